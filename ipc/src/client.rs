@@ -1,0 +1,212 @@
+//! The calls, one function each, with errors that say which daemon is meant.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use crate::proto::{self, fs_reply, fs_request, mgr_reply, mgr_request};
+use crate::{Connection, Error, PROTOCOL, paths};
+
+/// How long a call may take before the daemon is reported as not answering.
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long `connect` waits for a daemon that is being restarted.
+const RESTART_GRACE: Duration = Duration::from_secs(3);
+
+/// What `Register` gave.
+#[derive(Debug)]
+pub struct Registration {
+    /// ID mappings, volumes, virtualised files.
+    pub reply: proto::Registered,
+    /// The container's user namespace.
+    pub userns: OwnedFd,
+}
+
+/// A connection to `sysbox-mgr`.
+#[derive(Debug)]
+pub struct MgrClient(Connection);
+
+impl MgrClient {
+    const NAME: &'static str = "sysbox-mgr";
+
+    /// Connects; waits a few seconds for a manager that is being restarted.
+    pub fn connect() -> Result<Self, Error> {
+        connect(Self::NAME, &paths::mgr_socket()).map(Self)
+    }
+
+    /// `Register`: see the protocol file.
+    pub fn register(
+        &self,
+        request: proto::Register,
+        rootfs: BorrowedFd<'_>,
+    ) -> Result<Registration, Error> {
+        let (result, mut fds) = self.call(mgr_request::Call::Register(request), &[rootfs])?;
+        match (result, fds.pop()) {
+            (mgr_reply::Result::Registered(reply), Some(userns)) => {
+                Ok(Registration { reply, userns })
+            }
+            _ => Err(Error::Unexpected { daemon: Self::NAME, call: "register" }),
+        }
+    }
+
+    /// Hands over a seccomp listener; when this returns the manager serves it.
+    pub fn attach_listener(
+        &self,
+        id: &str,
+        listener: BorrowedFd<'_>,
+        pidfd: BorrowedFd<'_>,
+    ) -> Result<(), Error> {
+        let call =
+            mgr_request::Call::AttachListener(proto::AttachListener { id: id.to_owned() });
+        self.expect_ok(call, &[listener, pidfd], "attach_listener")
+    }
+
+    /// Makes the registration permanent.
+    pub fn commit(&self, id: &str, init_pid: i32, pidfd: BorrowedFd<'_>) -> Result<(), Error> {
+        let call = mgr_request::Call::Commit(proto::Commit { id: id.to_owned(), init_pid });
+        self.expect_ok(call, &[pidfd], "commit")
+    }
+
+    /// Ends the registration; unknown ids are not an error.
+    pub fn unregister(&self, id: &str) -> Result<(), Error> {
+        let call = mgr_request::Call::Unregister(proto::Unregister { id: id.to_owned() });
+        self.expect_ok(call, &[], "unregister")
+    }
+
+    /// What the manager holds.
+    pub fn status(&self) -> Result<proto::MgrStatus, Error> {
+        match self.call(mgr_request::Call::Status(proto::Empty {}), &[])?.0 {
+            mgr_reply::Result::Status(status) => Ok(status),
+            _ => Err(Error::Unexpected { daemon: Self::NAME, call: "status" }),
+        }
+    }
+
+    fn expect_ok(
+        &self,
+        call: mgr_request::Call,
+        fds: &[BorrowedFd<'_>],
+        name: &'static str,
+    ) -> Result<(), Error> {
+        match self.call(call, fds)?.0 {
+            mgr_reply::Result::Ok(_) => Ok(()),
+            _ => Err(Error::Unexpected { daemon: Self::NAME, call: name }),
+        }
+    }
+
+    fn call(
+        &self,
+        call: mgr_request::Call,
+        fds: &[BorrowedFd<'_>],
+    ) -> Result<(mgr_reply::Result, Vec<OwnedFd>), Error> {
+        let request = proto::MgrRequest { protocol: PROTOCOL, call: Some(call) };
+        let (reply, fds) = exchange::<_, proto::MgrReply>(Self::NAME, &self.0, &request, fds)?;
+        match reply.result {
+            Some(mgr_reply::Result::Error(e)) => Err(refused(Self::NAME, e)),
+            Some(result) => Ok((result, fds)),
+            None => Err(Error::Unexpected { daemon: Self::NAME, call: "a call" }),
+        }
+    }
+}
+
+impl AsFd for MgrClient {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+/// A connection to `sysbox-fs`.
+#[derive(Debug)]
+pub struct FsClient(Connection);
+
+impl FsClient {
+    const NAME: &'static str = "sysbox-fs";
+
+    /// Connects; waits a few seconds for a daemon that is being restarted.
+    pub fn connect() -> Result<Self, Error> {
+        connect(Self::NAME, &paths::fs_socket()).map(Self)
+    }
+
+    /// `AddContainer`: see the protocol file.
+    pub fn add_container(&self, request: proto::AddContainer) -> Result<proto::Added, Error> {
+        match self.call(fs_request::Call::AddContainer(request))? {
+            fs_reply::Result::Added(added) => Ok(added),
+            _ => Err(Error::Unexpected { daemon: Self::NAME, call: "add_container" }),
+        }
+    }
+
+    /// Forgets a container; unknown ids are not an error.
+    pub fn remove_container(&self, id: &str) -> Result<(), Error> {
+        let call = proto::RemoveContainer { id: id.to_owned() };
+        match self.call(fs_request::Call::RemoveContainer(call))? {
+            fs_reply::Result::Ok(_) => Ok(()),
+            _ => Err(Error::Unexpected { daemon: Self::NAME, call: "remove_container" }),
+        }
+    }
+
+    /// What the daemon serves.
+    pub fn status(&self) -> Result<proto::FsStatus, Error> {
+        match self.call(fs_request::Call::Status(proto::Empty {}))? {
+            fs_reply::Result::Status(status) => Ok(status),
+            _ => Err(Error::Unexpected { daemon: Self::NAME, call: "status" }),
+        }
+    }
+
+    fn call(&self, call: fs_request::Call) -> Result<fs_reply::Result, Error> {
+        let request = proto::FsRequest { protocol: PROTOCOL, call: Some(call) };
+        let (reply, _) = exchange::<_, proto::FsReply>(Self::NAME, &self.0, &request, &[])?;
+        match reply.result {
+            Some(fs_reply::Result::Error(e)) => Err(refused(Self::NAME, e)),
+            Some(result) => Ok(result),
+            None => Err(Error::Unexpected { daemon: Self::NAME, call: "a call" }),
+        }
+    }
+}
+
+fn connect(daemon: &'static str, path: &Path) -> Result<Connection, Error> {
+    let deadline = Instant::now() + RESTART_GRACE;
+    loop {
+        match Connection::connect(path) {
+            Ok(connection) => {
+                connection.set_timeout(Some(CALL_TIMEOUT)).map_err(|source| Error::Io {
+                    daemon,
+                    what: "setting a timeout",
+                    source,
+                })?;
+                return Ok(connection);
+            }
+            // A socket that refuses belongs to a daemon that died or is being restarted: wait a
+            // little. No socket at all: it was never started, so say so at once.
+            Err(e)
+                if e.kind() == std::io::ErrorKind::ConnectionRefused
+                    && Instant::now() < deadline =>
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            Err(source) => {
+                let path = path.display().to_string();
+                return Err(Error::NotRunning { daemon, path, source });
+            }
+        }
+    }
+}
+
+fn exchange<Q: prost::Message, R: prost::Message + Default>(
+    daemon: &'static str,
+    connection: &Connection,
+    request: &Q,
+    fds: &[BorrowedFd<'_>],
+) -> Result<(R, Vec<OwnedFd>), Error> {
+    let io = |what| move |source| Error::Io { daemon, what, source };
+    connection.send(request, fds).map_err(io("sending a request"))?;
+    match connection.receive::<R>().map_err(io("waiting for its answer"))? {
+        Some(incoming) => Ok((incoming.message, incoming.fds)),
+        None => Err(Error::Io {
+            daemon,
+            what: "waiting for its answer",
+            source: std::io::ErrorKind::UnexpectedEof.into(),
+        }),
+    }
+}
+
+fn refused(daemon: &'static str, error: proto::Error) -> Error {
+    Error::Refused { daemon, message: error.message, remedy: error.remedy }
+}

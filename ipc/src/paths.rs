@@ -1,0 +1,28 @@
+//! Where the daemons meet: the run directory and the sockets in it.
+
+use std::path::PathBuf;
+
+/// Environment variable that moves the run directory (tests, several installations side by side).
+pub const RUN_DIR_VARIABLE: &str = "SYSBOX_RUN_DIR";
+
+/// The run directory: `/run/sysbox` unless `SYSBOX_RUN_DIR` says otherwise.
+pub fn run_dir() -> PathBuf {
+    std::env::var_os(RUN_DIR_VARIABLE)
+        .filter(|dir| !dir.is_empty())
+        .map_or_else(|| PathBuf::from("/run/sysbox"), PathBuf::from)
+}
+
+/// Socket of `sysbox-mgr`.
+pub fn mgr_socket() -> PathBuf {
+    run_dir().join("sysmgr.sock")
+}
+
+/// Socket of `sysbox-fs`.
+pub fn fs_socket() -> PathBuf {
+    run_dir().join("sysfs.sock")
+}
+
+/// Mount point of the FUSE file system with the virtualised files.
+pub fn fuse_mountpoint() -> PathBuf {
+    run_dir().join("fs")
+}
