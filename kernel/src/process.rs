@@ -1,1 +1,215 @@
-//! placeholder
+//! Processes: clone3, waiting by pidfd, file-system ids, exec, and leaving no descriptor behind.
+
+use std::ffi::{CString, c_char};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use rustix::process::{WaitId, WaitIdOptions};
+
+/// Namespaces and relation for [`clone_process`]: the bits of clone(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CloneFlags(u64);
+
+impl CloneFlags {
+    /// A plain child.
+    pub const NONE: Self = Self(0);
+    /// `CLONE_NEWUSER`
+    pub const NEWUSER: Self = Self(libc::CLONE_NEWUSER as u64);
+    /// `CLONE_NEWPID`
+    pub const NEWPID: Self = Self(libc::CLONE_NEWPID as u64);
+    /// `CLONE_NEWNET`
+    pub const NEWNET: Self = Self(libc::CLONE_NEWNET as u64);
+    /// `CLONE_NEWIPC`
+    pub const NEWIPC: Self = Self(libc::CLONE_NEWIPC as u64);
+    /// `CLONE_NEWUTS`
+    pub const NEWUTS: Self = Self(libc::CLONE_NEWUTS as u64);
+    /// `CLONE_PARENT`: the new process becomes a sibling, a child of the caller's parent.
+    pub const SIBLING: Self = Self(libc::CLONE_PARENT as u64);
+
+    /// Both sets of flags.
+    #[must_use]
+    pub const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+/// Which side of a fork one is on.
+#[derive(Debug)]
+pub enum Fork {
+    /// The new process.
+    Child,
+    /// The caller.
+    Parent {
+        /// Id of the new process in the caller's pid namespace.
+        pid: i32,
+        /// The new process.
+        pidfd: OwnedFd,
+    },
+}
+
+/// `clone3(2)` without shared memory: fork with namespaces and a pidfd.
+///
+/// The child of a process that has threads may do nothing but system calls and [`exit_now`]; the
+/// runtime itself never starts a thread, so its children are ordinary processes.
+pub fn clone_process(flags: CloneFlags) -> io::Result<Fork> {
+    let mut pidfd: libc::c_int = -1;
+    let sibling = flags.0 & CloneFlags::SIBLING.0 != 0;
+    let mut args = libc::clone_args {
+        flags: flags.0 | libc::CLONE_PIDFD as u64,
+        pidfd: std::ptr::from_mut(&mut pidfd) as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        // With CLONE_PARENT the exit signal is the caller's own and must be given as 0.
+        exit_signal: if sibling { 0 } else { libc::SIGCHLD as u64 },
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: 0,
+    };
+    // SAFETY: without CLONE_VM the child runs on a copy of this address space, as after fork(2);
+    // `args` is a live clone_args of the size given, and `pidfd` lives until the call returns.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            std::ptr::from_mut(&mut args),
+            size_of::<libc::clone_args>(),
+        )
+    };
+    match result {
+        0 => Ok(Fork::Child),
+        pid if pid > 0 => Ok(Fork::Parent {
+            pid: i32::try_from(pid).unwrap_or(i32::MAX),
+            // SAFETY: the kernel has just stored a new descriptor that nobody else owns.
+            pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) },
+        }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Waits for the end of a child and returns its exit code, or 128 + the number of the signal that
+/// ended it.
+pub fn wait_pidfd(pidfd: impl AsFd) -> io::Result<i32> {
+    let status = rustix::io::retry_on_intr(|| {
+        rustix::process::waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED)
+    })?;
+    let status = status.ok_or_else(|| io::Error::from(io::ErrorKind::WouldBlock))?;
+    Ok(match (status.exit_status(), status.terminating_signal()) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => 128 + signal,
+        (None, None) => 255,
+    })
+}
+
+/// Ends the process at once, without running destructors or `atexit` functions (which belong to
+/// the parent's copy of the program).
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) has no preconditions.
+    unsafe { libc::_exit(code) }
+}
+
+/// Sleeps until a signal ends the process.
+pub fn pause_for_ever() -> ! {
+    loop {
+        // SAFETY: pause(2) has no preconditions.
+        unsafe { libc::pause() };
+    }
+}
+
+/// Sets the file-system user and group id of the calling thread (setfsuid(2)), returning the
+/// former pair. The kernel reports no errors: the new values are read back and compared.
+pub fn set_fs_ids(uid: u32, gid: u32) -> io::Result<(u32, u32)> {
+    // SAFETY: these calls take plain numbers and only change the thread's own credentials.
+    let (old_gid, new_gid) = unsafe { (libc::setfsgid(gid), libc::setfsgid(u32::MAX)) };
+    // SAFETY: as above.
+    let (old_uid, new_uid) = unsafe { (libc::setfsuid(uid), libc::setfsuid(u32::MAX)) };
+    if new_gid.cast_unsigned() != gid || new_uid.cast_unsigned() != uid {
+        return Err(io::Error::from_raw_os_error(libc::EPERM));
+    }
+    Ok((old_uid.cast_unsigned(), old_gid.cast_unsigned()))
+}
+
+/// Marks every descriptor from `first` on close-on-exec, `close_range(2)`.
+pub fn close_on_exec_from(first: u32) -> io::Result<()> {
+    // SAFETY: CLOSE_RANGE_CLOEXEC closes nothing now, so no owned descriptor is invalidated.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            first,
+            u32::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Clears close-on-exec of one raw descriptor number (those that `--preserve-fds` names).
+pub fn keep_over_exec(fd: i32) -> io::Result<()> {
+    // SAFETY: F_SETFD only changes a flag of the descriptor; a closed one gives EBADF.
+    let result = unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// Sets every signal to its default action and unblocks all: the Rust runtime ignores SIGPIPE, and
+/// ignored signals and the mask survive execve(2).
+pub fn reset_signals() {
+    for signal in 1..=64 {
+        // SAFETY: setting SIG_DFL installs no handler code; invalid numbers give EINVAL.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // SAFETY: an all-zero sigset_t is initialised by sigemptyset before it is read.
+    unsafe {
+        let mut set = std::mem::zeroed();
+        libc::sigemptyset(&raw mut set);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// `execve(2)`; returns only on failure.
+pub fn execve(path: &CString, args: &[CString], env: &[CString]) -> io::Error {
+    let pointers = |strings: &[CString]| -> Vec<*const c_char> {
+        strings
+            .iter()
+            .map(|s| s.as_ptr())
+            .chain([std::ptr::null()])
+            .collect()
+    };
+    let (args, env) = (pointers(args), pointers(env));
+    // SAFETY: both arrays are NULL-terminated and their strings outlive the call.
+    unsafe { libc::execve(path.as_ptr(), args.as_ptr(), env.as_ptr()) };
+    io::Error::last_os_error()
+}
+
+/// Joins a new anonymous session keyring (keyctl(2)), so that the caller's keys stay outside.
+pub fn new_session_keyring() -> io::Result<()> {
+    // SAFETY: KEYCTL_JOIN_SESSION_KEYRING with a NULL name takes no memory of ours.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_keyctl,
+            libc::KEYCTL_JOIN_SESSION_KEYRING,
+            0,
+            0,
+            0,
+            0,
+        )
+    };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(())
+    }
+}
+
+/// The number behind a borrowed descriptor, for `/proc/self/fd/N` paths.
+pub fn fd_path(fd: impl AsFd) -> String {
+    format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
+}
