@@ -1,0 +1,37 @@
+# shellcheck shell=bash
+# Installs the Debian packages that building, running and testing need. Rust is the user's to install.
+
+# What each is for: the engine and its network; images made without a registry; the build.
+PACKAGES=(docker.io iptables iproute2 mmdebstrap busybox-static libseccomp-dev gcc libc6-dev pkg-config jq)
+
+missing_packages() {
+    local package
+    for package in "${PACKAGES[@]}"; do
+        dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q ' installed$' || say "$package"
+    done
+}
+
+install_packages() {
+    local missing
+    mapfile -t missing < <(missing_packages)
+    [ "${#missing[@]}" -gt 0 ] || return 0
+    command -v apt-get >/dev/null || die "not a Debian system, so these can't be installed: ${missing[*]}" \
+        "install what your distribution calls them, then start again"
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get update -q
+    apt-get install -q -y --no-install-recommends "${missing[@]}"
+}
+
+# Ends the script unless a cargo that can build the workspace is there.
+need_rust() {
+    local wanted have=none
+    wanted=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' "$TOP/Cargo.toml")
+    [ -x "$HOME/.cargo/bin/cargo" ] && PATH=$HOME/.cargo/bin:$PATH
+    if command -v cargo >/dev/null; then
+        have=$(cd "$TOP" && cargo --version | cut -d ' ' -f 2)
+    fi
+    if [ "$have" = none ] || [ "$(printf '%s\n%s\n' "$wanted" "$have" | sort -V | head -n 1)" != "$wanted" ]; then
+        die "Rust $wanted or newer is needed to build (found: $have)" \
+            "install it with rustup (see rust-lang.org, 'Install'), then start again"
+    fi
+}

@@ -1,0 +1,221 @@
+# shellcheck shell=bash
+# A world: a private Docker engine with our runtime and daemons, apart from the machine's own.
+#
+# It is a directory, a mount namespace (so that its mounts, and the cgroup view that it chose, stay its
+# own), a network namespace (so that bridges and iptables rules stay its own) and a cgroup that holds
+# all of its processes. A `holder` process keeps the namespaces; ending the world kills what is in the
+# cgroup and nothing else.
+#
+#   DIR/view          hybrid | v2: what /sys/fs/cgroup is for everything in the world
+#   DIR/bin           directory of the sysbox binaries
+#   DIR/{run,state}   SYSBOX_RUN_DIR and the manager's --data-root
+#   DIR/engine        the engine's data; DIR/docker.sock its socket
+#   DIR/log, DIR/pid  a file a daemon
+
+# The two daemons of the runtime, and the two of the engine, in the order of their start.
+WORLD_DAEMONS=(sysbox-fs sysbox-mgr containerd dockerd)
+
+# Where the cgroup v2 hierarchy is mounted on this machine.
+unified_mount() { awk '$3 == "cgroup2" { print $2; exit }' /proc/mounts; }
+
+# Which views this machine can give: its own, and v2 everywhere.
+machine_view() {
+    if [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ]; then say v2; else say hybrid; fi
+}
+
+world_name() { say "sysbox-world-$(say "$1" | sha256sum | cut -c 1-8)"; }
+world_cgroup() { say "$(unified_mount)/$(world_name "$1")"; }
+holder_pid() { cat "$1/pid/holder" 2>/dev/null || true; }
+
+world_is_up() {
+    local pid
+    pid=$(holder_pid "$1")
+    [ -n "$pid" ] && ! process_gone "$pid"
+}
+
+world_is_gone() { ! world_is_up "$1"; }
+
+# world_up VIEW DIR BIN: makes the world and starts its daemons; one that is up already stays.
+world_up() {
+    local view=$1 dir=$2 bin=$3
+    world_is_up "$dir" || { world_make "$view" "$dir" "$bin" && world_hold "$dir"; } || return 1
+    world_start "$dir"
+}
+
+world_make() {
+    local view=$1 dir=$2 bin=$3 program
+    [ "$view" = v2 ] || [ "$view" = "$(machine_view)" ] ||
+        die "this machine can't give the cgroup view '$view'" "use 'v2' or '$(machine_view)'"
+    [ "${#dir}" -le 60 ] || die "the path $dir is too long for the sockets in it" "use a path of at most 60 characters"
+    for program in sysbox-runc sysbox-mgr sysbox-fs; do
+        [ -x "$bin/$program" ] || die "there is no program $bin/$program" "build it with: cargo build"
+    done
+    mkdir -p "$dir"/{bin,run,state,engine,log,pid,cli}
+    chmod 711 "$dir"
+    say "$view" >"$dir/view"
+    # Copies: the manager adds an entry for its ranges, and leaves alone what others have.
+    cat /etc/subuid >"$dir/subuid" 2>/dev/null || true
+    cat /etc/subgid >"$dir/subgid" 2>/dev/null || true
+    for program in sysbox-runc sysbox-mgr sysbox-fs; do
+        ln -sfn "$(realpath "$bin")/$program" "$dir/bin/$program"
+    done
+    write_engine_config "$dir"
+}
+
+# The engine's configuration, complete: nothing of it comes from the machine's own engine.
+write_engine_config() {
+    local dir=$1
+    cat >"$dir/containerd.toml" <<TOML
+version = 2
+root = "$dir/engine/containerd"
+state = "$dir/run/containerd"
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.snapshotter.v1.btrfs", "io.containerd.snapshotter.v1.zfs"]
+[grpc]
+  address = "$dir/run/containerd.sock"
+TOML
+    # The cgroup driver works in every view and with every init system; native images need no registry.
+    cat >"$dir/daemon.json" <<JSON
+{
+  "data-root": "$dir/engine/docker",
+  "exec-root": "$dir/run/docker",
+  "pidfile": "$dir/run/dockerd.pid",
+  "hosts": ["unix://$dir/docker.sock"],
+  "containerd": "$dir/run/containerd.sock",
+  "storage-driver": "overlay2",
+  "exec-opts": ["native.cgroupdriver=cgroupfs"],
+  "cgroup-parent": "/$(world_name "$dir")/containers",
+  "oom-score-adjust": 0,
+  "runtimes": {
+    "sysbox": { "path": "$dir/bin/sysbox-runc" },
+    "sysbox-runc": { "path": "$dir/bin/sysbox-runc" }
+  }
+}
+JSON
+}
+
+# Starts the process that keeps the world's namespaces and waits until they are set up.
+world_hold() {
+    local dir=$1 cgroup
+    cgroup=$(world_cgroup "$dir")
+    mkdir -p "$cgroup/engine"
+    rm -f "$dir/pid/holder"
+    TOP=$TOP setsid bash -c '
+        echo $$ >"$1/cgroup.procs"
+        exec unshare --mount --net --propagation private "$TOP/scripts/lib/world-holder" "$2"
+    ' - "$cgroup/engine" "$dir" >"$dir/log/holder" 2>&1 </dev/null &
+    wait_until 10 test -s "$dir/pid/holder" || {
+        cat "$dir/log/holder" >&2
+        die "the namespaces of the world $dir could not be set up" "see the lines above"
+    }
+}
+
+# world_enter DIR COMMAND...: runs the command in the world, with the variables that its tools want.
+world_enter() {
+    local dir=$1
+    shift
+    world_is_up "$dir" || die "the world $dir is not up" "start it with: scripts/world up hybrid $dir"
+    SYSBOX_WORLD=$dir SYSBOX_WORLD_VIEW=$(cat "$dir/view") SYSBOX_WORLD_SCRIPT=$TOP/scripts/world \
+        SYSBOX_RUN_DIR=$dir/run DOCKER_HOST=unix://$dir/docker.sock DOCKER_CONFIG=$dir/cli \
+        nsenter --target "$(holder_pid "$dir")" --mount --net --wd="$PWD" -- "$@"
+}
+
+# world_start DIR [DAEMON...]: starts those of the daemons that don't run, and waits until they answer.
+world_start() {
+    local dir=$1 daemon
+    shift
+    [ $# -gt 0 ] || set -- "${WORLD_DAEMONS[@]}"
+    for daemon in "$@"; do
+        daemon_runs "$dir" "$daemon" || start_daemon "$dir" "$daemon" || return 1
+    done
+}
+
+daemon_runs() {
+    local pid
+    pid=$(cat "$1/pid/$2" 2>/dev/null) && [ -n "$pid" ] && ! process_gone "$pid"
+}
+
+start_daemon() {
+    local dir=$1 daemon=$2 command ready
+    case $daemon in
+        sysbox-fs) command=("$dir/bin/sysbox-fs") ready=(test -S "$dir/run/sysfs.sock") ;;
+        sysbox-mgr) command=("$dir/bin/sysbox-mgr" --data-root "$dir/state" --subuid-file "$dir/subuid" --subgid-file "$dir/subgid") ready=(test -S "$dir/run/sysmgr.sock") ;;
+        containerd) command=(containerd --config "$dir/containerd.toml") ready=(test -S "$dir/run/containerd.sock") ;;
+        dockerd) command=(dockerd --config-file "$dir/daemon.json") ready=(docker version) ;;
+        *) die "there is no daemon '$daemon' in a world" "known are: ${WORLD_DAEMONS[*]}" ;;
+    esac
+    # A socket or pid file that a killed daemon left would look like a running one.
+    case $daemon in
+        containerd) rm -f "$dir/run/containerd.sock" ;;
+        dockerd) rm -f "$dir/docker.sock" "$dir/run/dockerd.pid" ;;
+    esac
+    # Joins the world's cgroup wherever this script itself was started from.
+    world_enter "$dir" setsid bash -c '
+        echo $$ >"$1/cgroup.procs"; echo $$ >"$2"; shift 2; exec "$@"
+    ' - "$(world_cgroup "$dir")/engine" "$dir/pid/$daemon" "${command[@]}" \
+        >>"$dir/log/$daemon" 2>&1 </dev/null &
+    wait_until 5 test -s "$dir/pid/$daemon" || true
+    wait_until 30 daemon_answers "$dir" "$daemon" "${ready[@]}" || true
+    if ! daemon_runs "$dir" "$daemon" || ! world_enter "$dir" "${ready[@]}" >/dev/null 2>&1; then
+        tail -n 15 "$dir/log/$daemon" >&2
+        die "$daemon did not start" "its log is $dir/log/$daemon"
+    fi
+}
+
+# Ends the wait early when the daemon is dead.
+daemon_answers() {
+    local dir=$1 daemon=$2
+    shift 2
+    ! daemon_runs "$dir" "$daemon" || world_enter "$dir" "$@"
+}
+
+# world_stop DIR DAEMON...: ends these daemons, as an upgrade would.
+world_stop() {
+    local dir=$1 daemon pid
+    shift
+    for daemon in "$@"; do
+        pid=$(cat "$dir/pid/$daemon" 2>/dev/null) || continue
+        stop_pid "$pid" 20
+        rm -f "$dir/pid/$daemon"
+    done
+}
+
+# world_leftovers DIR: prints what containers left behind; nothing, once all have been removed.
+world_leftovers() {
+    local dir=$1 name hierarchy
+    name=$(world_name "$dir")
+    world_enter "$dir" docker ps --all --format 'container {{.Names}}'
+    world_enter "$dir" findmnt --noheadings --list --output TARGET |
+        sed -n "s#^\($dir/\(engine\|state\)/.*\)#mount \1#p"
+    for hierarchy in $(world_enter "$dir" awk '$3 ~ /^cgroup/ { print $2 }' /proc/mounts); do
+        world_enter "$dir" find "$hierarchy/$name/containers" -mindepth 1 -type d -printf 'cgroup %p\n' 2>/dev/null || true
+    done
+    xargs --no-run-if-empty ps -o 'comm=' -p <"$(world_cgroup "$dir")/engine/cgroup.procs" |
+        sed -n 's/^\(containerd-shim\|sysbox-runc\)/process \1/p'
+}
+
+# world_down DIR: ends everything in the world and removes all but its logs.
+world_down() {
+    local dir=$1
+    if world_is_up "$dir"; then
+        if daemon_runs "$dir" dockerd; then
+            world_enter "$dir" sh -c 'docker ps --all --quiet | xargs --no-run-if-empty docker rm --force' >/dev/null 2>&1 || true
+        fi
+        world_stop "$dir" dockerd containerd sysbox-mgr sysbox-fs
+    fi
+    remove_world_cgroups "$dir"
+    wait_until 5 world_is_gone "$dir" || true
+    rm -rf "${dir:?}"/{bin,run,state,engine,pid,cli,view,subuid,subgid,daemon.json,containerd.toml,docker.sock}
+    rmdir "$dir" 2>/dev/null || true
+}
+
+# Kills what is left in the world's cgroup and removes it, in every hierarchy.
+remove_world_cgroups() {
+    local name cgroup hierarchy
+    name=$(world_name "$1")
+    cgroup=$(world_cgroup "$1")
+    [ ! -e "$cgroup/cgroup.kill" ] || echo 1 >"$cgroup/cgroup.kill"
+    [ ! -d "$cgroup" ] || wait_until 10 grep -q '^populated 0' "$cgroup/cgroup.events" || true
+    for hierarchy in $(awk '$3 ~ /^cgroup/ { print $2 }' /proc/mounts); do
+        [ ! -d "$hierarchy/$name" ] || find "$hierarchy/$name" -depth -type d -exec rmdir {} \; || true
+    done
+}

@@ -1,0 +1,108 @@
+//! Nothing stays behind: not of many containers, not of failed starts, not of a killed engine.
+
+use std::time::Duration;
+
+use sysbox_tests::{BUSYBOX, Cmd, Container, Snapshot, World, alone};
+
+/// What the engine and the daemons make on first use and keep is made before the first snapshot.
+fn warm_up() -> Snapshot {
+    Container::new(BUSYBOX).sh("true").ok();
+    Snapshot::take()
+}
+
+#[test]
+fn twenty_in_parallel_leave_nothing() {
+    let _world = alone();
+    let before = warm_up();
+    std::thread::scope(|scope| {
+        for index in 0..20 {
+            scope.spawn(move || {
+                // Half of them end by themselves, half are removed while they run.
+                if index % 2 == 0 {
+                    let output = Container::new(BUSYBOX)
+                        .args(["--volume", "/data"])
+                        .sh("mkdir /sys/fs/cgroup/x && echo done");
+                    assert_eq!(output.ok(), "done");
+                } else {
+                    let container = Container::sleeping(["--memory", "64m"]);
+                    container
+                        .sh("mkdir /made && mount -t tmpfs none /made")
+                        .ok();
+                }
+            });
+        }
+    });
+    before.wait_restored();
+}
+
+#[test]
+fn starts_that_fail_half_way_leave_nothing() {
+    let _world = alone();
+    let before = warm_up();
+    let missing = Container::new(BUSYBOX).refused(["/no/such/program"]);
+    assert!(missing.contains("/no/such/program"), "{missing}");
+    let file = Container::new(BUSYBOX).refused(["/etc/passwd"]);
+    assert!(
+        file.contains("/etc/passwd") && file.to_lowercase().contains("permission"),
+        "{file}"
+    );
+    let directory = Container::new(BUSYBOX)
+        .args(["--workdir", "/etc/passwd"])
+        .refused(["true"]);
+    assert!(
+        directory.to_lowercase().contains("not a directory"),
+        "{directory}"
+    );
+    let bind = ["--mount", "type=bind,source=/proc,target=/proc/self/fd"];
+    Container::new(BUSYBOX).args(bind).refused(["true"]);
+    before.wait_restored();
+}
+
+#[test]
+fn an_engine_killed_during_create_leaves_nothing() {
+    let _world = alone();
+    let world = World::current();
+    let before = warm_up();
+    // Creating a container takes about a quarter of a second: the kills fall all over it.
+    for delay in [30, 80, 120, 160, 200, 260, 320] {
+        let names: Vec<String> = (0..3)
+            .map(|i| format!("doomed-{}-{delay}-{i}", std::process::id()))
+            .collect();
+        let mut clients: Vec<_> = names
+            .iter()
+            .map(|name| {
+                let run = [
+                    "run",
+                    "--detach",
+                    "--runtime",
+                    "sysbox",
+                    "--name",
+                    name,
+                    BUSYBOX,
+                ];
+                Cmd::docker(run).args(["sleep", "1000"]).spawn()
+            })
+            .collect();
+        std::thread::sleep(Duration::from_millis(delay));
+        for daemon in ["dockerd", "containerd"] {
+            let file = world.dir.join("pid").join(daemon);
+            let pid = std::fs::read_to_string(&file).unwrap();
+            Cmd::new("kill", ["-KILL", pid.trim()]).ok();
+        }
+        for client in &mut clients {
+            let _ = client.wait();
+        }
+        restart_engine(&world);
+        for name in &names {
+            Cmd::docker(["rm", "--force", name]).run();
+        }
+        before.wait_restored();
+        Container::new(BUSYBOX).sh("true").ok();
+    }
+}
+
+fn restart_engine(world: &World) {
+    let script = std::env::var("SYSBOX_WORLD_SCRIPT").expect("SYSBOX_WORLD_SCRIPT is set");
+    let dir = world.dir.to_str().expect("a path in UTF-8");
+    Cmd::new(&script, ["start", dir]).ok();
+}

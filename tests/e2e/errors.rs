@@ -1,0 +1,209 @@
+//! Bad input gets an error that says what to do, and leaves nothing behind.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use sysbox_tests::{BUSYBOX, Cmd, Container, Snapshot, World, alone, shared, wait_until};
+
+#[test]
+fn daemons_that_do_not_run_are_named() {
+    let _world = alone();
+    let world = World::current();
+    let elsewhere = tempfile::Builder::new()
+        .prefix("run")
+        .tempdir_in(&world.dir)
+        .unwrap();
+    let runtime = format!("sysbox-test-{}", std::process::id());
+    register_runtime(&world, &runtime, elsewhere.path());
+    let container = || Container::new(BUSYBOX).runtime(&runtime);
+    let before = Snapshot::take();
+
+    let message = container().refused(["true"]);
+    assert!(message.contains("sysbox-mgr is not running"), "{message}");
+    assert!(message.contains("start it with"), "{message}");
+    before.wait_restored();
+
+    // Now a manager, but no sysbox-fs.
+    let state = elsewhere.path().join("state");
+    let mut manager = std::process::Command::new(world.dir.join("bin/sysbox-mgr"))
+        .arg("--data-root")
+        .arg(&state)
+        .env("SYSBOX_RUN_DIR", elsewhere.path())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let outcome = std::panic::catch_unwind(|| {
+        wait_until("the manager listens", Duration::from_secs(10), || {
+            let socket = elsewhere.path().join("sysmgr.sock");
+            if socket.exists() {
+                Ok(())
+            } else {
+                Err("no socket".into())
+            }
+        });
+        container().refused(["true"])
+    });
+    let _ = manager.kill();
+    let _ = manager.wait();
+    let message = outcome.unwrap();
+    assert!(message.contains("sysbox-fs is not running"), "{message}");
+    assert!(message.contains("start it with"), "{message}");
+    unregister_runtime(&world, &runtime);
+}
+
+/// Registers the runtime under another name, for which the daemons' run directory is another.
+fn register_runtime(world: &World, name: &str, run_dir: &Path) {
+    let wrapper = run_dir.join("sysbox-runc");
+    let script = format!(
+        "#!/bin/sh\nSYSBOX_RUN_DIR='{}' exec '{}' \"$@\"\n",
+        run_dir.display(),
+        world.runtime().display()
+    );
+    fs::write(&wrapper, script).unwrap();
+    fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
+    edit_runtimes(world, |runtimes| {
+        runtimes.insert(name.to_owned(), serde_json::json!({ "path": wrapper }));
+    });
+    wait_until(
+        "the engine knows the runtime",
+        Duration::from_secs(10),
+        || {
+            let known = Cmd::docker(["info", "--format", "{{json .Runtimes}}"]).ok();
+            if known.contains(name) {
+                Ok(())
+            } else {
+                Err(known)
+            }
+        },
+    );
+}
+
+fn unregister_runtime(world: &World, name: &str) {
+    edit_runtimes(world, |runtimes| {
+        runtimes.remove(name);
+    });
+}
+
+/// Changes `runtimes` in the engine's configuration and tells the engine to read it again.
+fn edit_runtimes(
+    world: &World,
+    edit: impl FnOnce(&mut serde_json::Map<String, serde_json::Value>),
+) {
+    let path = world.dir.join("daemon.json");
+    let mut config: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
+    edit(config["runtimes"].as_object_mut().unwrap());
+    fs::write(&path, serde_json::to_string_pretty(&config).unwrap()).unwrap();
+    let pid = fs::read_to_string(world.dir.join("pid/dockerd")).unwrap();
+    Cmd::new("kill", ["-HUP", pid.trim()]).ok();
+}
+
+#[test]
+fn namespaces_of_the_host_are_refused() {
+    let _world = shared();
+    for (option, namespace) in [("--net=host", "network"), ("--pid=host", "pid")] {
+        let message = Container::new(BUSYBOX).args([option]).refused(["true"]);
+        assert!(message.contains(namespace), "{option}: {message}");
+        assert!(message.contains("host"), "{option}: {message}");
+    }
+}
+
+/// The engine tells the runtime nothing of `--userns=host` unless it remaps users itself: the
+/// container then gets a user namespace of its own like any other.
+#[test]
+fn userns_host_does_not_give_the_hosts_ids() {
+    let _world = shared();
+    let map = Container::new(BUSYBOX)
+        .args(["--userns=host"])
+        .sh("cat /proc/self/uid_map")
+        .ok();
+    let fields: Vec<&str> = map.split_whitespace().collect();
+    assert_eq!(fields[0], "0");
+    assert_ne!(fields[1], "0", "container root is the host's root");
+}
+
+#[test]
+fn malformed_configurations_are_explained() {
+    let _world = shared();
+    let cases = [
+        ("", "config.json"),
+        ("{", "config.json"),
+        ("[]", "config.json"),
+        (r#"{"ociVersion":"1.0.2"}"#, "config.json"),
+        (r#"{"ociVersion":1}"#, "ociVersion"),
+        (
+            r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"args":[],"cwd":"/"}}"#,
+            "args",
+        ),
+        (
+            r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"args":["true"],"cwd":"x"}}"#,
+            "cwd",
+        ),
+        (
+            r#"{"ociVersion":"1.0.2","root":{"path":"nowhere"},"process":{"args":["true"],"cwd":"/"}}"#,
+            "nowhere",
+        ),
+    ];
+    for (config, wanted) in cases {
+        let bundle = tempfile::tempdir().unwrap();
+        fs::create_dir(bundle.path().join("rootfs")).unwrap();
+        fs::write(bundle.path().join("config.json"), config).unwrap();
+        let message = run_bundle(bundle.path());
+        assert!(
+            message.contains(wanted),
+            "'{config}' should name '{wanted}': {message}"
+        );
+        assert!(!message.contains("panicked"), "{config}: {message}");
+    }
+    let bundle = tempfile::tempdir().unwrap();
+    let message = run_bundle(bundle.path());
+    assert!(
+        message.contains("config.json") && message.contains("No such file"),
+        "{message}"
+    );
+}
+
+#[test]
+fn a_root_that_cannot_be_id_mapped_is_named() {
+    let _world = shared();
+    let bundle = tempfile::tempdir().unwrap();
+    let rootfs = bundle.path().join("rootfs");
+    fs::create_dir(&rootfs).unwrap();
+    Cmd::new("mount", ["-t", "ramfs", "none", rootfs.to_str().unwrap()]).ok();
+    let runtime = World::current().runtime();
+    let spec = ["spec", "--bundle", bundle.path().to_str().unwrap()];
+    Cmd::new(runtime.to_str().unwrap(), spec).ok();
+    let outcome = std::panic::catch_unwind(|| run_bundle(bundle.path()));
+    Cmd::new("umount", [rootfs.to_str().unwrap()]).ok();
+    let message = outcome.unwrap();
+    assert!(
+        message.contains("ramfs"),
+        "the file system should be named: {message}"
+    );
+    assert!(message.contains("ID-map"), "{message}");
+}
+
+/// Runs a bundle that must be refused with the runtime itself: what it printed. Checks that it left
+/// no state.
+#[track_caller]
+fn run_bundle(bundle: &Path) -> String {
+    let root = tempfile::tempdir().unwrap();
+    let runtime = World::current().runtime();
+    let id = format!("bad-{}", std::process::id());
+    let message = Cmd::new(runtime.to_str().unwrap(), ["--root"])
+        .args([
+            root.path().to_str().unwrap(),
+            "run",
+            "--bundle",
+            bundle.to_str().unwrap(),
+            &id,
+        ])
+        .run()
+        .fails();
+    let left: Vec<_> = fs::read_dir(root.path()).unwrap().collect();
+    assert!(left.is_empty(), "state stayed: {left:?}");
+    message
+}

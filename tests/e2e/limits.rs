@@ -1,0 +1,176 @@
+//! Limits hold, and nobody inside can lift them.
+
+use std::fs;
+use std::time::Duration;
+
+use sysbox_tests::{BUSYBOX, Container, Running, TRIXIE, World, shared, wait_until};
+
+#[test]
+fn memory_limit_kills() {
+    let _world = shared();
+    if !World::current().has_controllers("memory_limit_kills", &["memory"]) {
+        return;
+    }
+    let greedy = Container::new(BUSYBOX)
+        .args(["--memory", "64m", "--memory-swap", "64m"])
+        // tail keeps the one endless line in memory.
+        .start(["sh", "-c", "head -c 500m /dev/zero | tail; exit $?"]);
+    assert_eq!(greedy.docker(["wait"]), "137");
+    assert_eq!(greedy.inspect(".State.OOMKilled"), "true");
+}
+
+#[test]
+fn cpu_limit_slows() {
+    let _world = shared();
+    if !World::current().has_controllers("cpu_limit_slows", &["cpu"]) {
+        return;
+    }
+    let container = Container::sleeping(["--cpus", "0.3"]);
+    // Two loops for three seconds; `times` then prints the CPU time of the shell and its children.
+    let script = "timeout 3 sh -c 'while :; do :; done' & timeout 3 sh -c 'while :; do :; done'; \
+                  wait; times";
+    let printed = container.sh(script).stdout;
+    let children = printed.lines().last().unwrap();
+    let seconds: f64 = children.split(' ').map(minutes_and_seconds).sum();
+    // 0.9 seconds are allowed; without the limit it would be three to six.
+    assert!(
+        seconds < 1.5,
+        "the loops had {seconds} s of CPU time: {printed}"
+    );
+}
+
+/// A time like `0m1.230s`.
+fn minutes_and_seconds(text: &str) -> f64 {
+    let (minutes, seconds) = text.trim_end_matches('s').split_once('m').unwrap();
+    minutes.parse::<f64>().unwrap() * 60.0 + seconds.parse::<f64>().unwrap()
+}
+
+#[test]
+fn pids_limit_holds() {
+    let _world = shared();
+    if !World::current().has_controllers("pids_limit_holds", &["pids"]) {
+        return;
+    }
+    let container = Container::sleeping(["--pids-limit", "20"]);
+    let output = container.sh("for i in $(seq 40); do sleep 100 & done; wait");
+    assert!(
+        output.stderr.contains("fork"),
+        "the shell should run out of processes: {output}"
+    );
+    let running = container.docker(["top"]).lines().count() - 1;
+    assert!(running <= 20, "{running} processes");
+}
+
+#[test]
+fn cpuset_holds() {
+    let _world = shared();
+    if !World::current().has_controllers("cpuset_holds", &["cpuset"]) {
+        return;
+    }
+    let last = allowed_cpus(std::process::id());
+    let last = last.split(['-', ',']).next_back().unwrap();
+    let container = Container::sleeping(["--cpuset-cpus", last]);
+    assert_eq!(allowed_cpus(container.pid()), last);
+    if last != "0" {
+        container.sh("taskset -p 1 1").fails();
+        assert_eq!(allowed_cpus(container.pid()), last);
+    }
+}
+
+fn allowed_cpus(pid: u32) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+    line.unwrap().trim().to_owned()
+}
+
+#[test]
+fn limits_cannot_be_lifted_from_inside() {
+    let _world = shared();
+    let world = World::current();
+    if !world.has_controllers("limits_cannot_be_lifted_from_inside", &["memory", "pids"]) {
+        return;
+    }
+    let limits = [
+        "--memory",
+        "100m",
+        "--memory-swap",
+        "100m",
+        "--pids-limit",
+        "50",
+    ];
+    let container = Container::sleeping(limits);
+    let read = || {
+        let memory = if world.view == "v2" {
+            "memory.max"
+        } else {
+            "memory.limit_in_bytes"
+        };
+        let memory = container.cgroup("memory").join(memory);
+        let pids = container.cgroup("pids").join("pids.max");
+        (
+            fs::read_to_string(memory).unwrap(),
+            fs::read_to_string(pids).unwrap(),
+        )
+    };
+    assert_eq!(read(), ("104857600\n".into(), "50\n".into()));
+    for attempt in [
+        "echo max >/sys/fs/cgroup/memory.max",
+        "echo max >/sys/fs/cgroup/pids.max",
+        "mkdir /c && mount -t cgroup -o memory none /c && echo -1 >/c/memory.limit_in_bytes",
+        "mkdir -p /d && mount -t cgroup2 none /d && echo max >/d/memory.max",
+        "mkdir -p /e && mount -t cgroup2 none /e && echo $$ >/e/../cgroup.procs",
+        "unshare -C sh -c 'mkdir -p /f && mount -t cgroup2 none /f && echo max >/f/memory.max'",
+        "echo max >/proc/1/root/sys/fs/cgroup/memory.max",
+        "chmod 666 /sys/fs/cgroup/memory.max && echo max >/sys/fs/cgroup/memory.max",
+    ] {
+        container.sh(attempt).fails();
+        assert_eq!(
+            read(),
+            ("104857600\n".into(), "50\n".into()),
+            "after: {attempt}"
+        );
+    }
+}
+
+#[test]
+fn child_cgroups_can_be_made_inside() {
+    let _world = shared();
+    let container = Container::sleeping::<&str>([]);
+    assert_eq!(container.sh("cat /proc/1/cgroup").ok(), "0::/init.scope");
+    let script = "mkdir -p /sys/fs/cgroup/a/b && sleep 500 & echo $! >/sys/fs/cgroup/a/b/cgroup.procs \
+                  && cat /proc/$!/cgroup; kill $!; wait";
+    let placed = container
+        .sh(&format!("mkdir -p /sys/fs/cgroup/a/b; {script}"))
+        .stdout;
+    assert_eq!(placed.trim(), "0::/a/b");
+    wait_until(
+        "the empty cgroups can be removed",
+        Duration::from_secs(5),
+        || match container.sh("rmdir /sys/fs/cgroup/a/b /sys/fs/cgroup/a") {
+            output if output.success() => Ok(()),
+            output => Err(output.to_string()),
+        },
+    );
+    let listed = container
+        .sh("ls -ld /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup")
+        .ok();
+    assert_eq!(
+        listed.matches("root").count(),
+        4,
+        "both belong to container root:\n{listed}"
+    );
+}
+
+#[test]
+fn systemd_makes_slices_and_scopes() {
+    let _world = shared();
+    let system: Running = Container::booted::<&str>(TRIXIE, []);
+    let script = "systemd-run --quiet --scope --slice=test-inner.slice cat /proc/self/cgroup";
+    let cgroup = system.sh(script).ok();
+    assert!(
+        cgroup.starts_with("0::/test.slice/test-inner.slice/run-"),
+        "{cgroup}"
+    );
+}

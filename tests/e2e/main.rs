@@ -1,0 +1,15 @@
+//! End-to-end tests with a real Docker engine: what a user of `docker run --runtime=sysbox` relies on.
+//!
+//! A module a theme. Each test makes its own containers and takes `shared()` so that those which look
+//! at the whole machine (`alone()`) wait for the others.
+
+mod cleanup;
+mod errors;
+mod exec;
+mod ids;
+mod inner_docker;
+mod limits;
+mod resources;
+mod rootfs;
+mod systemd;
+mod volumes;
