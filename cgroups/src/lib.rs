@@ -27,9 +27,11 @@
 //! groups are hostile input. Trees are therefore walked by directory descriptors (a path can be made
 //! longer than the kernel accepts), without recursion, and with a bounded number of descriptors.
 
+mod apply;
 mod cgroup;
 mod create;
 mod delegate;
+mod devices;
 mod error;
 mod file;
 mod freezer;
@@ -40,5 +42,6 @@ mod remove;
 mod tree;
 
 pub use cgroup::{Cgroup, Driver, Hierarchy};
+pub use devices::{CharDevice, FUSE, TUN, allows_all_devices, device_rules};
 pub use error::{Error, Result};
 pub use layout::{Layout, Mount};

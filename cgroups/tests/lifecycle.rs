@@ -23,20 +23,7 @@ const SIGTERM: i32 = 15;
 
 #[test]
 fn again_in_a_pure_v2_view() {
-    const MARK: &str = "SYSBOX_CG_TEST_PURE_V2";
-    if std::env::var_os(MARK).is_some() {
-        assert!(Layout::detect().unwrap().is_pure_v2());
-        return;
-    }
-    let script = "mount --make-rprivate / && umount -R /sys/fs/cgroup && \
-                  mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$0\"";
-    let status = Command::new("timeout")
-        .args(["120", "unshare", "-m", "sh", "-c", script])
-        .arg(std::env::current_exe().unwrap())
-        .env(MARK, "1")
-        .status()
-        .unwrap();
-    assert!(status.success(), "the tests fail in a pure v2 view");
+    common::again_in_a_pure_v2_view();
 }
 
 #[test]

@@ -73,6 +73,21 @@ impl Process {
         Process(command.spawn().unwrap())
     }
 
+    /// A shell that starts with `script` only when [`Process::go`] is called.
+    pub fn gated(script: &str) -> Process {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", &format!("read line; {script}")])
+            .stdin(Stdio::piped());
+        Process(command.spawn().unwrap())
+    }
+
+    /// Lets a gated process go, and gives its exit code.
+    pub fn go(&mut self) -> Option<i32> {
+        drop(self.0.stdin.take());
+        self.0.wait().unwrap().code()
+    }
+
     pub fn pid(&self) -> i32 {
         self.0.id() as i32
     }
@@ -88,6 +103,25 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// Runs this test binary again where `/sys/fs/cgroup` is pure v2 (a mount namespace of its own), and
+/// wants all its tests to pass there too. There it does nothing.
+pub fn again_in_a_pure_v2_view() {
+    const MARK: &str = "SYSBOX_CG_TEST_PURE_V2";
+    if std::env::var_os(MARK).is_some() {
+        assert!(Layout::detect().unwrap().is_pure_v2());
+        return;
+    }
+    let script = "mount --make-rprivate / && umount -R /sys/fs/cgroup && \
+                  mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec \"$0\"";
+    let status = Command::new("timeout")
+        .args(["120", "unshare", "-m", "sh", "-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .env(MARK, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "the tests fail in a pure v2 view");
 }
 
 /// Every directory of a cgroup.
