@@ -1,0 +1,76 @@
+//! A container that is served: what was said about it, and what is remembered between reads.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
+
+use crate::view::cgroup::Hierarchy;
+use crate::view::cpu::Accounts;
+use crate::view::host::{Host, boot_wall_time};
+use crate::view::load::Load;
+
+/// What `AddContainer` said; this is what is kept on disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The engine's id of the container.
+    pub id: String,
+    /// Number of the container, never reused; inode numbers are made of it.
+    pub key: u32,
+    /// Host user id of the container's root: owner of its files.
+    pub uid: u32,
+    /// Host group id of the container's root.
+    pub gid: u32,
+    /// Directory in the cgroup v2 hierarchy; empty if the host has none.
+    pub unified: String,
+    /// v1 controllers and the container's directory there.
+    pub v1: Vec<(String, String)>,
+    /// Creation on CLOCK_BOOTTIME, nanoseconds.
+    pub created_boottime_ns: u64,
+}
+
+/// A container that is served.
+#[derive(Debug)]
+pub struct Container {
+    /// What was said about it.
+    pub record: Record,
+    /// Its cgroup directories.
+    pub hierarchies: Vec<Hierarchy>,
+    /// CPU time as shown so far.
+    pub accounts: Mutex<Accounts>,
+    /// Its load averages.
+    pub load: Mutex<Load>,
+    /// When it was created, by the wall clock: time stamp of its files.
+    pub created: SystemTime,
+    last_pid: AtomicU32,
+}
+
+impl Container {
+    /// A container that begins to be served.
+    pub fn new(record: Record, host: &Host) -> Self {
+        let mountinfo = host.read("proc/self/mountinfo").unwrap_or_default();
+        let mut hierarchies = Vec::new();
+        if !record.unified.is_empty() {
+            hierarchies.push(Hierarchy::new("", Path::new(&record.unified), &mountinfo));
+        }
+        for (controllers, dir) in &record.v1 {
+            hierarchies.push(Hierarchy::new(controllers, Path::new(dir), &mountinfo));
+        }
+        let created = boot_wall_time() + record.created_boottime_ns;
+        Self {
+            record,
+            hierarchies,
+            accounts: Mutex::default(),
+            load: Mutex::default(),
+            created: UNIX_EPOCH + Duration::from_nanos(created),
+            last_pid: AtomicU32::new(0),
+        }
+    }
+
+    /// The highest pid of the container's pid namespace seen so far, `seen` included.
+    pub fn last_pid(&self, seen: u32) -> u32 {
+        self.last_pid.fetch_max(seen, Ordering::Relaxed).max(seen)
+    }
+}

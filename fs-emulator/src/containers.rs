@@ -1,0 +1,171 @@
+//! The containers that are served.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use crate::container::{Container, Record};
+use crate::state::Store;
+use crate::view::host::Host;
+
+/// Why a container was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum AddError {
+    /// The number can't be used.
+    #[error("container {id}: key {key} is {why}")]
+    Key {
+        /// The container's id.
+        id: String,
+        /// The key.
+        key: u32,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The container could not be written to disk.
+    #[error("container {id}: saving it: {source}")]
+    Save {
+        /// The container's id.
+        id: String,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// All containers, in memory and on disk.
+#[derive(Debug)]
+pub struct Containers {
+    host: Arc<Host>,
+    store: Store,
+    /// Held by who changes the containers, from the disk to the map.
+    change: Mutex<()>,
+    by_key: RwLock<HashMap<u32, Arc<Container>>>,
+}
+
+impl Containers {
+    /// The containers that the store holds.
+    pub fn load(host: Arc<Host>, store: Store) -> io::Result<Self> {
+        let containers = store
+            .load()?
+            .into_iter()
+            .map(|record| Container::new(record, &host));
+        let by_key = containers.map(|c| (c.record.key, Arc::new(c))).collect();
+        Ok(Self {
+            host,
+            store,
+            change: Mutex::default(),
+            by_key: RwLock::new(by_key),
+        })
+    }
+
+    /// Begins to serve a container. One that is known by this id and key stays as it is; an id
+    /// that comes with a new key is another container, which takes the place of the old one.
+    ///
+    /// # Errors
+    /// Key 0, a key of another container, an id that is no file name, a full disk.
+    pub fn add(&self, record: Record) -> Result<(), AddError> {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let key_error = |why: String| {
+            Err(AddError::Key {
+                id: record.id.clone(),
+                key: record.key,
+                why,
+            })
+        };
+        if record.key == 0 {
+            return key_error("reserved".into());
+        }
+        match self.get(record.key) {
+            Some(known) if known.record == record => return Ok(()),
+            Some(known) if known.record.id != record.id => {
+                return key_error(format!("container {}'s", known.record.id));
+            }
+            _ => {}
+        }
+        let save = |source| AddError::Save {
+            id: record.id.clone(),
+            source,
+        };
+        self.store.save(&record).map_err(save)?;
+        let container = Arc::new(Container::new(record, &self.host));
+        let mut by_key = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
+        by_key.retain(|_, other| other.record.id != container.record.id);
+        by_key.insert(container.record.key, container);
+        Ok(())
+    }
+
+    /// Forgets a container; gives it back if it was known.
+    pub fn remove(&self, id: &str) -> io::Result<Option<Arc<Container>>> {
+        let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(known) = self.all().into_iter().find(|c| c.record.id == id) else {
+            return Ok(None);
+        };
+        self.store.remove(id)?;
+        let mut by_key = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
+        Ok(by_key.remove(&known.record.key))
+    }
+
+    /// The container with this key.
+    pub fn get(&self, key: u32) -> Option<Arc<Container>> {
+        self.by_key
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&key)
+            .cloned()
+    }
+
+    /// All containers, by key.
+    pub fn all(&self) -> Vec<Arc<Container>> {
+        let by_key = self.by_key.read().unwrap_or_else(PoisonError::into_inner);
+        let mut all: Vec<_> = by_key.values().cloned().collect();
+        all.sort_by_key(|c| c.record.key);
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str, key: u32) -> Record {
+        let (unified, v1) = (String::new(), Vec::new());
+        Record {
+            id: id.into(),
+            key,
+            uid: 1,
+            gid: 1,
+            unified,
+            v1,
+            created_boottime_ns: 0,
+        }
+    }
+
+    #[test]
+    fn adding_twice_is_once_and_survives() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Arc::new(Host::new(dir.path()));
+        let open = || {
+            let store = Store::open(&dir.path().join("state")).unwrap();
+            Containers::load(host.clone(), store).unwrap()
+        };
+        let containers = open();
+        containers.add(record("a", 1)).unwrap();
+        let first = containers.get(1).unwrap();
+        containers.add(record("a", 1)).unwrap();
+        assert!(Arc::ptr_eq(&first, &containers.get(1).unwrap()));
+        assert!(containers.add(record("b", 1)).is_err());
+        assert!(containers.add(record("b", 0)).is_err());
+        containers.add(record("a", 2)).unwrap();
+        assert!(containers.get(1).is_none());
+        assert_eq!(
+            open()
+                .all()
+                .iter()
+                .map(|c| c.record.key)
+                .collect::<Vec<_>>(),
+            [2]
+        );
+        assert!(containers.remove("a").unwrap().is_some());
+        assert!(containers.remove("a").unwrap().is_none());
+        assert!(open().all().is_empty());
+    }
+}

@@ -1,0 +1,94 @@
+//! The daemon from start to end.
+
+use std::path::Path;
+use std::process::exit;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use nix::sys::signal::{SigSet, Signal};
+
+use crate::containers::Containers;
+use crate::instance::Instance;
+use crate::serve::Service;
+use crate::session;
+use crate::state::Store;
+use crate::view::host::Host;
+use crate::view::load;
+
+/// Runs the daemon until it is told to end (SIGTERM, SIGINT).
+///
+/// # Errors
+/// What keeps it from starting, in words for the administrator.
+pub fn run(run_dir: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(run_dir)
+        .with_context(|| format!("making the run directory {}", run_dir.display()))?;
+    let run_dir = &run_dir
+        .canonicalize()
+        .with_context(|| format!("resolving the run directory {}", run_dir.display()))?;
+    let _instance = Instance::lock(&run_dir.join("sysfs.pid"))?;
+    // Before any thread starts: they inherit the mask, and only `wait` below takes signals.
+    let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
+    signals.thread_block().context("blocking signals")?;
+
+    let host = Arc::new(Host::new(Path::new("/")));
+    let state = run_dir.join("fs-state");
+    let containers = Store::open(&state)
+        .and_then(|store| Containers::load(host.clone(), store))
+        .with_context(|| format!("reading the containers from {}", state.display()))?;
+    let containers = Arc::new(containers);
+    let ending = Arc::new(AtomicBool::new(false));
+    let expected = ending.clone();
+    let session = session::start(host.clone(), containers.clone(), run_dir, move |result| {
+        if !expected.load(Ordering::SeqCst) {
+            // Nothing is left to serve; a service manager starts a new daemon with a new mount.
+            tracing::error!("the file system was unmounted or aborted from outside: {result:?}");
+            exit(1);
+        }
+    })?;
+    sample_loads(host, containers.clone())?;
+
+    let socket = run_dir.join("sysfs.sock");
+    let listener = sysbox_ipc::Listener::bind(&socket)
+        .with_context(|| format!("listening on {}", socket.display()))?;
+    let mountpoint = run_dir.join("fs");
+    let service = Arc::new(Service {
+        containers: containers.clone(),
+        session,
+        mountpoint,
+    });
+    std::thread::Builder::new()
+        .name("accept".into())
+        .spawn(move || service.run(&listener))?;
+    if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::warn!("telling the service manager: {e}");
+    }
+    tracing::info!("ready, {} containers", containers.all().len());
+
+    let signal = signals.wait().context("waiting for signals")?;
+    tracing::info!("ending because of {signal}");
+    ending.store(true, Ordering::SeqCst);
+    if containers.all().is_empty() {
+        session::end(run_dir);
+        let _ = std::fs::remove_file(&socket);
+    }
+    // With containers the mount stays, and the kernel keeps their requests for the next daemon.
+    // The threads that wait for requests can't be told to end, and need not be.
+    exit(0)
+}
+
+/// Starts the thread that samples the load of every container.
+fn sample_loads(host: Arc<Host>, containers: Arc<Containers>) -> anyhow::Result<()> {
+    std::thread::Builder::new()
+        .name("load".into())
+        .spawn(move || {
+            loop {
+                for container in containers.all() {
+                    load::sample(&host, &container);
+                }
+                std::thread::sleep(Duration::from_nanos(load::PERIOD));
+            }
+        })?;
+    Ok(())
+}

@@ -1,0 +1,25 @@
+//! The numbers of a [`View`](crate::view::View) in the kernel's own text format.
+//!
+//! One function for each file. They never fail: a reader gets what the native file would look like
+//! on a machine of the container's size.
+
+mod cpuinfo;
+mod cpulist;
+mod disks;
+mod loadavg;
+mod meminfo;
+mod stat;
+mod swaps;
+mod uptime;
+
+pub use cpuinfo::cpuinfo;
+pub use cpulist::{offline, online};
+pub use disks::{diskstats, partitions};
+pub use loadavg::loadavg;
+pub use meminfo::meminfo;
+pub use stat::stat;
+pub use swaps::swaps;
+pub use uptime::uptime;
+
+/// Microseconds of one clock tick (`USER_HZ` is 100 on every architecture that Linux has).
+const TICK: u64 = 10_000;

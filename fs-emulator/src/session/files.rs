@@ -1,0 +1,312 @@
+//! Answers the kernel's requests for the emulated files.
+//!
+//! Nothing here may block on a container: a request is answered from the daemon's memory, from
+//! cgroup files and from the host's own /proc, and by whichever thread took it.
+
+use std::ffi::OsStr;
+use std::io;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use fuser::{
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier,
+    ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyPoll, Request,
+};
+
+use super::inode::{Node, ROOT, Tree};
+use super::texts::Texts;
+use crate::containers::Containers;
+use crate::view::View;
+use crate::view::host::{Host, boottime};
+
+/// How long the kernel may keep names and attributes: they never change, and a container's number
+/// is never used again.
+const TTL: Duration = Duration::from_secs(24 * 3600);
+/// What is used of a FUSE connection where the kernel offers it.
+const WANTED: InitFlags = InitFlags::FUSE_PARALLEL_DIROPS.union(InitFlags::FUSE_HAS_RESEND);
+
+/// The emulated files of all containers.
+#[derive(Debug)]
+pub struct Files {
+    host: Arc<Host>,
+    containers: Arc<Containers>,
+    tree: Arc<Tree>,
+    texts: Texts,
+    agreed: Arc<OnceLock<u64>>,
+}
+
+impl Files {
+    /// The files of these containers. When the connection with the kernel is up, `agreed` holds the
+    /// flags that both sides agreed on.
+    pub fn new(
+        host: Arc<Host>,
+        containers: Arc<Containers>,
+        tree: Arc<Tree>,
+        agreed: Arc<OnceLock<u64>>,
+    ) -> Self {
+        // The clock since boot goes by far faster than files are opened, so handles are new.
+        Self {
+            host,
+            containers,
+            tree,
+            texts: Texts::new(boottime()),
+            agreed,
+        }
+    }
+
+    /// The node of an inode number, if its container is served.
+    fn node(&self, ino: INodeNo) -> Option<Node<'_>> {
+        let node = self.tree.node(ino.0)?;
+        match node {
+            Node::Root => {}
+            Node::Directory { key, .. } | Node::File { key, .. } => {
+                self.containers.get(key)?;
+            }
+        }
+        Some(node)
+    }
+
+    /// The name `name` in the directory `parent`.
+    fn child(&self, parent: INodeNo, name: &str) -> Option<Node<'_>> {
+        match self.node(parent)? {
+            Node::Root => {
+                let key: u32 = name.parse().ok()?;
+                // One spelling only: "7", not "07" or "+7".
+                self.containers
+                    .get(key)
+                    .filter(|_| key.to_string() == name)?;
+                Some(self.tree.container(key))
+            }
+            Node::Directory { key, directory } => self.tree.child(key, directory, name),
+            Node::File { .. } => None,
+        }
+    }
+
+    /// The names in the directory `ino`.
+    fn children(&self, ino: INodeNo) -> Option<Vec<(String, Node<'_>)>> {
+        match self.node(ino)? {
+            Node::Root => {
+                let keys = self.containers.all().into_iter().map(|c| c.record.key);
+                Some(
+                    keys.map(|key| (key.to_string(), self.tree.container(key)))
+                        .collect(),
+                )
+            }
+            Node::Directory { key, directory } => {
+                let entries = self.tree.children(key, directory).into_iter();
+                Some(
+                    entries
+                        .map(|(name, node)| (name.to_owned(), node))
+                        .collect(),
+                )
+            }
+            Node::File { .. } => None,
+        }
+    }
+
+    fn attributes(&self, node: &Node) -> Option<FileAttr> {
+        let (kind, perm, size, time, uid, gid) = match node {
+            Node::Root => (FileType::Directory, 0o555, 0, UNIX_EPOCH, 0, 0),
+            Node::Directory { key, .. } => {
+                let time = self.containers.get(*key)?.created;
+                (FileType::Directory, 0o555, 0, time, 0, 0)
+            }
+            Node::File { key, row } => {
+                let container = self.containers.get(*key)?;
+                let (uid, gid) = (container.record.uid, container.record.gid);
+                (
+                    FileType::RegularFile,
+                    row.mode,
+                    row.size(),
+                    container.created,
+                    uid,
+                    gid,
+                )
+            }
+        };
+        let ino = INodeNo(node.ino());
+        let nlink = if kind == FileType::Directory { 2 } else { 1 };
+        let [atime, mtime, ctime, crtime] = [time; 4];
+        let (blocks, rdev, blksize, flags) = (0, 0, 4096, 0);
+        Some(FileAttr {
+            ino,
+            size,
+            blocks,
+            atime,
+            mtime,
+            ctime,
+            crtime,
+            kind,
+            perm,
+            nlink,
+            uid,
+            gid,
+            rdev,
+            blksize,
+            flags,
+        })
+    }
+
+    /// The text of a file for thread `reader`, and the container's key.
+    fn text(&self, ino: INodeNo, reader: u32) -> Result<(u32, String), Errno> {
+        match self.tree.node(ino.0) {
+            Some(Node::File { key, row }) => {
+                let container = self.containers.get(key).ok_or(Errno::ENOENT)?;
+                Ok((
+                    key,
+                    (row.render)(&View::new(&self.host, &container, reader)),
+                ))
+            }
+            Some(_) => Err(Errno::EISDIR),
+            None => Err(Errno::ENOENT),
+        }
+    }
+}
+
+impl Filesystem for Files {
+    fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
+        let usable = WANTED & config.capabilities();
+        // Asked for one by one what the kernel offered: this can't be refused.
+        let _ = config.add_capabilities(usable);
+        let _ = self.agreed.set((config.capabilities() & WANTED).bits());
+        Ok(())
+    }
+
+    fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        let node = name.to_str().and_then(|name| self.child(parent, name));
+        match node.and_then(|node| self.attributes(&node)) {
+            Some(attributes) => reply.entry(&TTL, &attributes, Generation(0)),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
+        match self.node(ino).and_then(|node| self.attributes(&node)) {
+            Some(attributes) => reply.attr(&TTL, &attributes),
+            None => reply.error(Errno::ENOENT),
+        }
+    }
+
+    fn setattr(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _mode: Option<u32>,
+        _uid: Option<u32>,
+        _gid: Option<u32>,
+        _size: Option<u64>,
+        _atime: Option<fuser::TimeOrNow>,
+        _mtime: Option<fuser::TimeOrNow>,
+        _ctime: Option<SystemTime>,
+        _: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _: Option<fuser::BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        reply.error(Errno::EPERM);
+    }
+
+    fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if flags.acc_mode() != OpenAccMode::O_RDONLY {
+            return reply.error(Errno::EACCES);
+        }
+        match self.text(ino, request.pid()) {
+            Ok((key, text)) => {
+                let handle = FileHandle(self.texts.open(key, text));
+                reply.opened(
+                    handle,
+                    FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
+                );
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn read(
+        &self,
+        request: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        size: u32,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        let size = size as usize;
+        if let Some(part) = self.texts.read(handle.0, offset, size) {
+            return reply.data(&part);
+        }
+        match self.text(ino, request.pid()) {
+            Ok((key, text)) => reply.data(&self.texts.renew(handle.0, key, text, offset, size)),
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn release(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        handle: FileHandle,
+        _: OpenFlags,
+        _: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.texts.close(handle.0);
+        reply.ok();
+    }
+
+    fn poll(
+        &self,
+        _: &Request,
+        _: INodeNo,
+        _: FileHandle,
+        _: PollNotifier,
+        _: PollEvents,
+        _: PollFlags,
+        reply: ReplyPoll,
+    ) {
+        // Always ready, as the kernel's own are. Not implementing it would say the same, but for
+        // every later file of this connection too.
+        let ready = PollEvents::POLLIN | PollEvents::POLLRDNORM;
+        reply.poll(ready | PollEvents::POLLOUT | PollEvents::POLLWRNORM);
+    }
+
+    fn readdir(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectory,
+    ) {
+        let Some(children) = self.children(ino) else {
+            return reply.error(Errno::ENOENT);
+        };
+        let dots = [(".".to_owned(), ino.0), ("..".to_owned(), ROOT)].into_iter();
+        let dots = dots.map(|(name, ino)| (name, ino, FileType::Directory));
+        let children = children.into_iter().map(|(name, node)| {
+            let file = matches!(node, Node::File { .. });
+            (
+                name,
+                node.ino(),
+                if file {
+                    FileType::RegularFile
+                } else {
+                    FileType::Directory
+                },
+            )
+        });
+        let entries = dots.chain(children).enumerate();
+        for (i, (name, ino, kind)) in entries.skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
+            if reply.add(INodeNo(ino), i as u64 + 1, kind, name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+}

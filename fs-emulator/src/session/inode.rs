@@ -1,0 +1,223 @@
+//! The tree of the FUSE file system and its inode numbers.
+//!
+//! `/<key>/<path>` is an emulated file of a container. Inode numbers are a function of key and row
+//! alone: a daemon that takes over knows every file that the kernel remembers.
+
+use std::collections::HashMap;
+
+use crate::table::{MAX_ID, Row, TABLE};
+use crate::view::host::Host;
+
+/// Inode number of the root directory (FUSE fixes it).
+pub const ROOT: u64 = 1;
+/// Marks the inode numbers of directories. Containers see files only, and theirs fit in 32 bits for
+/// a long time: old 32-bit programs can't stat(2) larger ones.
+const DIRECTORY: u64 = 1 << 63;
+/// Bits of a row's number in a file's inode number.
+const ID_BITS: u32 = 10;
+const _: () = assert!(MAX_ID < 1 << ID_BITS);
+
+/// What an inode number stands for.
+#[derive(Debug, Clone, Copy)]
+pub enum Node<'t> {
+    /// The root: a directory for each container.
+    Root,
+    /// A directory of a container.
+    Directory {
+        /// The container.
+        key: u32,
+        /// What is in it.
+        directory: &'t Directory,
+    },
+    /// An emulated file of a container.
+    File {
+        /// The container.
+        key: u32,
+        /// The file.
+        row: &'static Row,
+    },
+}
+
+/// A directory that every container has.
+#[derive(Debug, Default)]
+pub struct Directory {
+    path: String,
+    entries: Vec<Entry>,
+}
+
+/// A name in a directory.
+#[derive(Debug)]
+struct Entry {
+    name: &'static str,
+    /// The file, or none for a directory.
+    row: Option<&'static Row>,
+}
+
+/// The files that exist on this host, in directories.
+#[derive(Debug)]
+pub struct Tree {
+    rows: HashMap<u16, &'static Row>,
+    directories: HashMap<u32, Directory>,
+}
+
+impl Tree {
+    /// The rows of the table whose native file this host has.
+    pub fn new(host: &Host) -> Self {
+        let rows: Vec<_> = TABLE.iter().filter(|row| host.has(row.path)).collect();
+        let mut directories = HashMap::from([(hash(""), Directory::default())]);
+        for row in &rows {
+            let mut parent = "";
+            for (end, _) in row.path.match_indices('/').chain([(row.path.len(), "")]) {
+                let path = &row.path[..end];
+                let is_file = end == row.path.len();
+                let name = path[parent.len()..].trim_start_matches('/');
+                let siblings = directories.entry(hash(parent)).or_default();
+                siblings.path = parent.to_owned();
+                if siblings.entries.iter().all(|e| e.name != name) {
+                    siblings.entries.push(Entry {
+                        name,
+                        row: is_file.then_some(*row),
+                    });
+                }
+                parent = path;
+            }
+        }
+        Self {
+            rows: rows.into_iter().map(|row| (row.id, row)).collect(),
+            directories,
+        }
+    }
+
+    /// Paths of all files, in the table's order.
+    pub fn files(&self) -> Vec<&'static str> {
+        TABLE
+            .iter()
+            .filter(|row| self.rows.contains_key(&row.id))
+            .map(|row| row.path)
+            .collect()
+    }
+
+    /// What an inode number stands for; the container need not exist any more.
+    pub fn node(&self, ino: u64) -> Option<Node<'_>> {
+        if ino == ROOT {
+            return Some(Node::Root);
+        }
+        if ino & DIRECTORY != 0 {
+            let key = u32::try_from((ino & !DIRECTORY) >> 31)
+                .ok()
+                .filter(|&key| key > 0)?;
+            let directory = self.directories.get(&((ino & 0x7fff_ffff) as u32))?;
+            return Some(Node::Directory { key, directory });
+        }
+        let key = u32::try_from(ino >> ID_BITS).ok().filter(|&key| key > 0)?;
+        let row = self.rows.get(&((ino & u64::from(MAX_ID)) as u16))?;
+        Some(Node::File { key, row })
+    }
+
+    /// The directory of a container.
+    pub fn container(&self, key: u32) -> Node<'_> {
+        Node::Directory {
+            key,
+            directory: &self.directories[&hash("")],
+        }
+    }
+
+    /// A name in a directory of a container.
+    pub fn child(&self, key: u32, directory: &Directory, name: &str) -> Option<Node<'_>> {
+        let entry = directory.entries.iter().find(|e| e.name == name)?;
+        self.entry(key, directory, entry)
+    }
+
+    /// The names in a directory of a container.
+    pub fn children(&self, key: u32, directory: &Directory) -> Vec<(&'static str, Node<'_>)> {
+        let entries = directory.entries.iter();
+        entries
+            .filter_map(|e| Some((e.name, self.entry(key, directory, e)?)))
+            .collect()
+    }
+
+    fn entry(&self, key: u32, directory: &Directory, entry: &Entry) -> Option<Node<'_>> {
+        if let Some(row) = entry.row {
+            return Some(Node::File { key, row });
+        }
+        let path = format!("{}/{}", directory.path, entry.name);
+        let directory = self.directories.get(&hash(path.trim_start_matches('/')))?;
+        Some(Node::Directory { key, directory })
+    }
+}
+
+impl Node<'_> {
+    /// The inode number.
+    pub fn ino(&self) -> u64 {
+        match self {
+            Node::Root => ROOT,
+            Node::Directory { key, directory } => {
+                DIRECTORY | u64::from(*key) << 31 | u64::from(hash(&directory.path))
+            }
+            Node::File { key, row } => u64::from(*key) << ID_BITS | u64::from(row.id),
+        }
+    }
+}
+
+/// A 31-bit number for a directory's path (FNV-1a).
+fn hash(path: &str) -> u32 {
+    let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
+    path.bytes().fold(0x811c_9dc5, step) & 0x7fff_ffff
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    fn tree() -> Tree {
+        let root = tempfile::tempdir().unwrap();
+        for row in TABLE.iter().filter(|row| row.path != "proc/swaps") {
+            let path = root.path().join(row.path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        Tree::new(&Host::new(root.path()))
+    }
+
+    #[test]
+    fn every_file_is_found_by_path_and_by_number() {
+        let tree = tree();
+        assert!(!tree.files().contains(&"proc/swaps"));
+        for path in tree.files() {
+            let mut node = tree.container(7);
+            for name in path.split('/') {
+                let Node::Directory { key, directory } = node else {
+                    panic!("{path}")
+                };
+                node = tree.child(key, directory, name).unwrap();
+            }
+            let Some(Node::File { key: 7, row }) = tree.node(node.ino()) else {
+                panic!("{path}")
+            };
+            assert_eq!(row.path, path);
+            assert!(u32::try_from(node.ino()).is_ok());
+        }
+    }
+
+    #[test]
+    fn numbers_differ_and_lead_back() {
+        let tree = tree();
+        let mut seen = HashSet::from([ROOT]);
+        for key in [1, 2, u32::MAX] {
+            let mut open = vec![tree.container(key)];
+            while let Some(node) = open.pop() {
+                assert!(seen.insert(node.ino()), "{node:?}");
+                assert_eq!(tree.node(node.ino()).unwrap().ino(), node.ino());
+                if let Node::Directory { key, directory } = node {
+                    open.extend(
+                        tree.children(key, directory)
+                            .into_iter()
+                            .map(|(_, child)| child),
+                    );
+                }
+            }
+        }
+        assert!(tree.node(2).is_none() && tree.node(DIRECTORY | 5).is_none());
+    }
+}

@@ -1,0 +1,147 @@
+//! The FUSE session: one file system for all containers, mounted once, served by whichever daemon
+//! lives.
+//!
+//! A session is *new* (mounted and greeted by the kernel), *served*, *orphaned* (the daemon died;
+//! requests wait because the device is [kept](hold)), *adopted* (the next daemon takes the device
+//! over and asks for the requests that the dead one had taken), and *gone* (unmounted).
+
+mod files;
+pub mod hold;
+pub mod inode;
+mod mount;
+mod texts;
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context;
+use fuser::{Config, Notifier, SessionACL};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use sysbox_kernel::fuse;
+
+use crate::containers::Containers;
+use crate::view::host::Host;
+use files::Files;
+use inode::{Node, ROOT, Tree};
+
+/// Threads that answer requests.
+const THREADS: usize = 2;
+
+/// A session that is being served.
+#[derive(Debug)]
+pub struct Session {
+    notifier: Notifier,
+    tree: Arc<Tree>,
+}
+
+/// Mounts the file system at `mountpoint`, or takes over the one that is mounted there and kept,
+/// and begins to serve it. `ended` is called if the file system goes away.
+///
+/// # Errors
+/// No FUSE in the kernel, no right to mount, a mount point that can't be made.
+pub fn start(
+    host: Arc<Host>,
+    containers: Arc<Containers>,
+    run_dir: &Path,
+    ended: impl FnOnce(std::io::Result<()>) + Send + 'static,
+) -> anyhow::Result<Session> {
+    let mountpoint = run_dir.join("fs");
+    let tree = Arc::new(Tree::new(&host));
+    let agreed = Arc::new(OnceLock::new());
+    let files = Files::new(host, containers, tree.clone(), agreed.clone());
+    let session = match hold::find(run_dir).filter(|_| mount::is_mounted(&mountpoint)) {
+        Some(held) => {
+            let session = adopt(files, &held).context("taking over the FUSE file system")?;
+            tracing::info!("took over the file system at {}", mountpoint.display());
+            session
+        }
+        None => {
+            hold::release(run_dir);
+            let (session, device) = create(files, &mountpoint)?;
+            let flags = agreed.get().copied().unwrap_or(0);
+            if let Err(e) = hold::keep(run_dir, device.as_fd(), flags) {
+                tracing::warn!("the files of containers will not outlive this daemon: {e}");
+            }
+            session
+        }
+    };
+    let notifier = session.notifier();
+    std::thread::Builder::new()
+        .name("fuse".into())
+        .spawn(move || ended(session.run()))?;
+    Ok(Session { notifier, tree })
+}
+
+impl Session {
+    /// The emulated files that this host has, relative to a container's directory.
+    pub fn files(&self) -> Vec<&'static str> {
+        self.tree.files()
+    }
+
+    /// Has the kernel forget the directory of a container that is no longer served.
+    pub fn forget(&self, key: u32) {
+        let name = key.to_string();
+        if let Err(e) = self
+            .notifier
+            .inval_entry(fuser::INodeNo(ROOT), name.as_ref())
+        {
+            tracing::debug!("forgetting the directory of container {key}: {e}");
+        }
+        // Mounts of its files may linger; their attributes need not.
+        if let Node::Directory { directory, .. } = self.tree.container(key) {
+            for (_, node) in self.tree.children(key, directory) {
+                let _ = self.notifier.inval_inode(fuser::INodeNo(node.ino()), -1, 0);
+            }
+        }
+    }
+}
+
+/// Unmounts the file system and lets go of its device. Only without containers.
+pub fn end(run_dir: &Path) {
+    mount::unmount_all(&run_dir.join("fs"));
+    hold::release(run_dir);
+}
+
+/// Makes a new file system, attached at `mountpoint`, greeted by the kernel.
+fn create(files: Files, mountpoint: &Path) -> anyhow::Result<(fuser::Session<Files>, OwnedFd)> {
+    let device = fuse::open_device().context(
+        "opening /dev/fuse: is FUSE in the kernel (`modprobe fuse`), and is this run by root?",
+    )?;
+    let mount = mount::new(device.as_fd())?;
+    let kept = device.try_clone().context("duplicating the FUSE device")?;
+    let session = fuser::Session::from_fd(files, device, SessionACL::All, config())
+        .context("greeting the kernel's FUSE")?;
+    mount::replace(mount.as_fd(), mountpoint)?;
+    tracing::info!("mounted the file system at {}", mountpoint.display());
+    Ok((session, kept))
+}
+
+/// Takes over a file system whose kernel side has long been greeted.
+///
+/// The library insists on a greeting, so it gets one from here, over a socket that offers exactly
+/// what was agreed on then; after that the socket's descriptor is made to be the device.
+fn adopt(files: Files, held: &hold::Held) -> std::io::Result<fuser::Session<Files>> {
+    let (library, kernel) = socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )?;
+    rustix::io::write(&kernel, &fuse::init_request(held.flags))?;
+    let session = fuser::Session::from_fd(files, library, SessionACL::All, config())?;
+    fuse::replace(session.as_fd(), held.device.as_fd())?;
+    if let Err(e) = fuse::resend(held.device.as_fd()) {
+        tracing::warn!("reads that were under way when the last daemon ended will hang: {e}");
+    }
+    Ok(session)
+}
+
+fn config() -> Config {
+    let mut config = Config::default();
+    config.acl = SessionACL::All;
+    config.n_threads = Some(THREADS);
+    // Requests taken through a cloned device are lost with the process, not sent again.
+    config.clone_fd = false;
+    config
+}

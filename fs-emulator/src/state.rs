@@ -1,0 +1,110 @@
+//! The containers on disk: one JSON file each, so that a daemon that starts again serves them on.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::container::Record;
+
+/// A directory with one file for each container.
+#[derive(Debug)]
+pub struct Store {
+    dir: PathBuf,
+}
+
+impl Store {
+    /// Opens the directory, makes it if it is not there.
+    pub fn open(dir: &Path) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+        })
+    }
+
+    /// Writes a container's file. It holds either the old or the new text at any instant.
+    pub fn save(&self, record: &Record) -> io::Result<()> {
+        let path = self.path(&record.id)?;
+        let temporary = self.dir.join(format!(".{}.new", record.key));
+        let mut file = File::create(&temporary)?;
+        file.write_all(&serde_json::to_vec_pretty(record)?)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    }
+
+    /// Removes a container's file; it need not exist.
+    pub fn remove(&self, id: &str) -> io::Result<()> {
+        match fs::remove_file(self.path(id)?) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
+    }
+
+    /// All containers. Files that can't be understood are left where they are and told of.
+    pub fn load(&self) -> io::Result<Vec<Record>> {
+        let mut records = Vec::new();
+        for entry in fs::read_dir(&self.dir)? {
+            let path = entry?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                continue;
+            }
+            match fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?)) {
+                Ok(record) => records.push(record),
+                Err(e) => tracing::warn!("ignoring the container of {}: {e}", path.display()),
+            }
+        }
+        Ok(records)
+    }
+
+    fn path(&self, id: &str) -> io::Result<PathBuf> {
+        if !is_file_name(id) {
+            let message =
+                format!("{id:?} is no container id: letters, digits and _+-. are allowed");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
+        }
+        Ok(self.dir.join(format!("{id}.json")))
+    }
+}
+
+/// Whether an id is what OCI runtimes take, and so fit to be a file's name.
+fn is_file_name(id: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+    !id.is_empty() && id.len() <= 250 && !id.starts_with('.') && id.chars().all(allowed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(id: &str) -> Record {
+        Record {
+            id: id.into(),
+            key: 7,
+            uid: 231072,
+            gid: 231072,
+            unified: "/sys/fs/cgroup/a".into(),
+            v1: vec![("memory".into(), "/sys/fs/cgroup/memory/a".into())],
+            created_boottime_ns: 1,
+        }
+    }
+
+    #[test]
+    fn what_was_saved_is_loaded() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("state")).unwrap();
+        store.save(&record("a.b-c")).unwrap();
+        fs::write(dir.path().join("state/bad.json"), "{").unwrap();
+        assert_eq!(store.load().unwrap(), [record("a.b-c")]);
+        store.remove("a.b-c").unwrap();
+        store.remove("a.b-c").unwrap();
+        assert_eq!(store.load().unwrap(), []);
+    }
+
+    #[test]
+    fn ids_are_no_paths() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        for id in ["", "../x", "a/b", ".hidden", "a\0b", "a\n"] {
+            assert!(store.save(&record(id)).is_err(), "{id:?}");
+        }
+    }
+}

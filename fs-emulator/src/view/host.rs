@@ -1,0 +1,118 @@
+//! What the daemon knows of the host itself.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::time::{ClockId, clock_gettime};
+
+/// How long a text of the host is used again. CPU frequencies may be that old; sizes change only
+/// when hardware or swap is added.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Nanoseconds in a second.
+pub const SECOND: u64 = 1_000_000_000;
+
+/// The host's own files, read through a short-lived cache.
+#[derive(Debug)]
+pub struct Host {
+    root: PathBuf,
+    texts: Mutex<HashMap<&'static str, (Instant, Arc<str>)>>,
+}
+
+impl Host {
+    /// The host whose `/proc` and `/sys` lie below `root` ("/" but in tests).
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            texts: Mutex::default(),
+        }
+    }
+
+    /// The text of a file that changes seldom, at most a second old; empty if it can't be read.
+    pub fn text(&self, path: &'static str) -> Arc<str> {
+        let texts = || self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((read, text)) = texts().get(path)
+            && read.elapsed() < FRESH
+        {
+            return text.clone();
+        }
+        let text: Arc<str> = self.read(path).unwrap_or_default().into();
+        texts().insert(path, (Instant::now(), text.clone()));
+        text
+    }
+
+    /// The text of a file as it is now.
+    pub fn read(&self, path: &str) -> Option<String> {
+        std::fs::read_to_string(self.root.join(path)).ok()
+    }
+
+    /// Whether the host has the file.
+    pub fn has(&self, path: &str) -> bool {
+        self.root.join(path).exists()
+    }
+
+    /// A field of `/proc/meminfo` in the unit in which it is printed (KiB, or pages of a pool).
+    pub fn meminfo(&self, field: &str) -> u64 {
+        let text = self.text("proc/meminfo");
+        let value = text.lines().find_map(|line| {
+            line.strip_prefix(field)?
+                .strip_prefix(':')?
+                .split_whitespace()
+                .next()?
+                .parse()
+                .ok()
+        });
+        value.unwrap_or(0)
+    }
+
+    /// Numbers of the CPUs that are online; `[0]` if the host does not tell.
+    pub fn online_cpus(&self) -> Vec<u32> {
+        let cpus = parse_cpu_list(&self.text("sys/devices/system/cpu/online"));
+        if cpus.is_empty() { vec![0] } else { cpus }
+    }
+}
+
+/// Time since the host's boot, suspended time included (CLOCK_BOOTTIME), nanoseconds.
+pub fn boottime() -> u64 {
+    nanoseconds(ClockId::Boottime)
+}
+
+/// Wall clock time of the host's boot, nanoseconds since 1970; follows when the clock is set.
+pub fn boot_wall_time() -> u64 {
+    nanoseconds(ClockId::Realtime).saturating_sub(boottime())
+}
+
+fn nanoseconds(clock: ClockId) -> u64 {
+    let time = clock_gettime(clock);
+    time.tv_sec.unsigned_abs() * SECOND + time.tv_nsec.unsigned_abs()
+}
+
+/// Parses the kernel's list format, e.g. "0-3,8". Malformed parts are left out.
+pub fn parse_cpu_list(text: &str) -> Vec<u32> {
+    let mut cpus = Vec::new();
+    for part in text.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        if let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>())
+            // More CPUs than any kernel can have would be nonsense.
+            && last.saturating_sub(first) < 1 << 16
+        {
+            cpus.extend(first..=last);
+        }
+    }
+    cpus
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cpu_lists() {
+        assert_eq!(parse_cpu_list("0-2,5\n"), [0, 1, 2, 5]);
+        assert_eq!(parse_cpu_list("7"), [7]);
+        assert_eq!(parse_cpu_list("\n"), [0; 0]);
+        assert_eq!(parse_cpu_list("0-4294967295,x,3"), [3]);
+    }
+}

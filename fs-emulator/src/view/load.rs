@@ -1,0 +1,252 @@
+//! Load averages of a container: the kernel's own formula over the container's own tasks.
+//!
+//! The kernel counts running and uninterruptible tasks every five seconds and lets old samples
+//! decay. Counting the threads of a container means to read a file for each, so it is done only
+//! when it can matter: a container that used no CPU time since the last sample is still as idle as
+//! it was; one whose tasks never had to wait (pressure stall information says so) had on average
+//! as many running tasks as it used CPUs. Only with tasks that wait, or without that information,
+//! the threads are counted.
+
+use super::View;
+use super::host::{Host, SECOND};
+use super::walk::{self, Tasks};
+use crate::container::Container;
+
+/// Time between samples, nanoseconds (`LOAD_FREQ` of the kernel).
+pub const PERIOD: u64 = 5 * SECOND;
+/// One as the kernel's fixed-point number (`FIXED_1`).
+const ONE: u64 = 1 << 11;
+/// Decay over 1, 5 and 15 minutes per sample (`EXP_1`, `EXP_5`, `EXP_15`).
+const DECAY: [u64; 3] = [1884, 2014, 2037];
+/// A container that is busy is counted at least every so many samples: tasks that hang
+/// uninterruptibly without any I/O show nowhere else.
+const COUNT_EVERY: u32 = 12;
+/// Missed samples after which all averages are as good as zero (two hours).
+const FORGOTTEN: u64 = 1440;
+
+/// Load averages and what the next sample needs.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Load {
+    averages: [u64; 3],
+    last: Option<Sample>,
+    tasks: Tasks,
+    since_count: u32,
+}
+
+/// Sums of a container's cgroup.
+#[derive(Debug, Clone, Copy)]
+pub struct Sample {
+    /// CLOCK_BOOTTIME, nanoseconds.
+    pub at: u64,
+    /// CPU time used, microseconds.
+    pub used: u64,
+    /// Time in which some task waited for CPU, I/O or memory, microseconds; none without pressure
+    /// stall information.
+    pub stalled: Option<u64>,
+}
+
+impl Load {
+    /// Averages over 1, 5 and 15 minutes in hundredths, rounded as the kernel does.
+    pub fn averages(&self) -> [u64; 3] {
+        self.averages.map(|load| ((load + ONE / 200) * 100) >> 11)
+    }
+
+    /// Tasks at the last sample.
+    pub fn tasks(&self) -> Tasks {
+        self.tasks
+    }
+
+    /// Takes a sample; `count` is called if the threads must be counted.
+    pub fn take(&mut self, sample: Sample, count: impl FnOnce() -> Tasks) {
+        let Some(last) = self.last.replace(sample) else {
+            self.tasks = count();
+            return;
+        };
+        let interval = sample.at.saturating_sub(last.at).max(1);
+        let used = sample.used.saturating_sub(last.used) * 1000;
+        let stalled = sample
+            .stalled
+            .zip(last.stalled)
+            .map(|(a, b)| a.saturating_sub(b) * 1000);
+        let was_idle = self.tasks == Tasks::default();
+        self.since_count += u32::from(used > 0);
+        // A hundredth of the time is noise: tasks wait a little whenever they wake up.
+        let never_waited = match stalled {
+            Some(stalled) => stalled < interval / 100,
+            None => used < interval / 100,
+        };
+        let active = if used == 0 && was_idle {
+            0
+        } else if never_waited && self.tasks.blocked == 0 && self.since_count < COUNT_EVERY {
+            self.tasks = Tasks {
+                running: (used + interval / 2) / interval,
+                blocked: 0,
+            };
+            used * ONE / interval
+        } else {
+            self.tasks = count();
+            self.since_count = 0;
+            (self.tasks.running + self.tasks.blocked) * ONE
+        };
+        let periods = ((interval + PERIOD / 2) / PERIOD).max(1);
+        for (load, decay) in self.averages.iter_mut().zip(DECAY) {
+            *load = match periods {
+                0..FORGOTTEN => (0..periods).fold(*load, |load, _| decayed(load, decay, active)),
+                _ => active,
+            };
+        }
+    }
+}
+
+/// One step of the damped mean (`calc_load` of the kernel).
+fn decayed(load: u64, decay: u64, active: u64) -> u64 {
+    let sum = load * decay + active * (ONE - decay);
+    let rounded = if active >= load { sum + ONE - 1 } else { sum };
+    rounded / ONE
+}
+
+/// Takes a sample of a container.
+pub fn sample(host: &Host, container: &Container) {
+    let view = View::new(host, container, 0);
+    let unified = view.unified();
+    let tasks_v1 = || view.levels("pids").list.into_iter().next();
+    let Some(own) = unified.first().cloned().or_else(tasks_v1) else {
+        return;
+    };
+    let v2 = !unified.is_empty();
+    let used = if v2 {
+        own.keyed("cpu.stat", "usage_usec")
+    } else {
+        view.levels("cpuacct")
+            .list
+            .first()
+            .and_then(|l| Some(l.number("cpuacct.usage")? / 1000))
+    };
+    // Counting takes time and readers must not wait for it, so this works on a copy; nobody else
+    // writes.
+    let lock = || container.load.lock().unwrap_or_else(|e| e.into_inner());
+    let mut load = *lock();
+    let used = used.unwrap_or(0);
+    // Nothing ran: no task can have begun to wait either, so there is no need to look.
+    let idle = load.last.filter(|last| last.used == used);
+    let stalled = match idle {
+        Some(last) => last.stalled,
+        None => ["cpu", "io", "memory"].iter().try_fold(0, |sum, kind| {
+            Some(sum + stall_time(&own.text(&format!("{kind}.pressure"))?)?)
+        }),
+    };
+    load.take(
+        Sample {
+            at: view.now,
+            used,
+            stalled,
+        },
+        || walk::count(host, &own, v2),
+    );
+    *lock() = load;
+}
+
+/// The `total=` of the line "some" of a pressure file, microseconds.
+fn stall_time(text: &str) -> Option<u64> {
+    let some = text.lines().find(|line| line.starts_with("some "))?;
+    some.split("total=").nth(1)?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(at: u64, used: u64, stalled: u64) -> Sample {
+        Sample {
+            at: at * PERIOD,
+            used,
+            stalled: Some(stalled),
+        }
+    }
+
+    fn no_count() -> Tasks {
+        panic!("threads must not be counted");
+    }
+
+    #[test]
+    fn one_busy_task_goes_to_one() {
+        let mut load = Load::default();
+        load.take(sample(0, 0, 0), Tasks::default);
+        for i in 1..=12 {
+            load.take(sample(i, i * 5_000_000, 0), || Tasks {
+                running: 1,
+                blocked: 0,
+            });
+        }
+        // 1 - e^-1 after a minute, as a machine shows.
+        assert!(
+            (62..=64).contains(&load.averages()[0]),
+            "{:?}",
+            load.averages()
+        );
+        for i in 13..=1000 {
+            load.take(sample(i, i * 5_000_000, 0), || Tasks {
+                running: 1,
+                blocked: 0,
+            });
+        }
+        assert_eq!(load.averages(), [100, 100, 100]);
+        assert_eq!(load.tasks().running, 1);
+    }
+
+    #[test]
+    fn an_idle_container_decays_to_zero_without_counting() {
+        let mut load = Load {
+            averages: [ONE, ONE, ONE],
+            ..Load::default()
+        };
+        load.take(sample(0, 7, 0), Tasks::default);
+        for i in 1..=2000 {
+            load.take(sample(i, 7, 0), no_count);
+        }
+        assert_eq!(load.averages(), [0, 0, 0]);
+    }
+
+    #[test]
+    fn waiting_tasks_are_counted() {
+        let mut load = Load::default();
+        load.take(sample(0, 0, 0), Tasks::default);
+        load.take(sample(1, 5_000_000, 5_000_000), || Tasks {
+            running: 4,
+            blocked: 1,
+        });
+        assert_eq!(load.averages[0], (5 * ONE * (ONE - DECAY[0])).div_ceil(ONE));
+        // A task that hangs uses no time and yet counts on.
+        load.take(sample(2, 5_000_000, 5_000_000), || Tasks {
+            running: 0,
+            blocked: 1,
+        });
+        assert_eq!(load.tasks().blocked, 1);
+        load.take(sample(3, 5_000_000, 5_000_000), Tasks::default);
+        load.take(sample(4, 5_000_000, 5_000_000), no_count);
+    }
+
+    #[test]
+    fn a_long_pause_counts_as_many_samples() {
+        let mut load = Load {
+            averages: [ONE, ONE, ONE],
+            ..Load::default()
+        };
+        load.take(sample(0, 0, 0), Tasks::default);
+        load.take(sample(12, 0, 0), no_count);
+        assert!(
+            (35..=38).contains(&load.averages()[0]),
+            "{:?}",
+            load.averages()
+        );
+        load.take(sample(1_000_000, 0, 0), no_count);
+        assert_eq!(load.averages(), [0, 0, 0]);
+    }
+
+    #[test]
+    fn pressure_text() {
+        let text = "some avg10=0.00 avg60=0.00 avg300=0.00 total=42\nfull avg10=0.00 total=7\n";
+        assert_eq!(stall_time(text), Some(42));
+        assert_eq!(stall_time(""), None);
+    }
+}
