@@ -39,9 +39,11 @@ mod layout;
 mod path;
 mod procs;
 mod remove;
+pub mod stats;
 mod tree;
 
 pub use cgroup::{Cgroup, Driver, Hierarchy};
 pub use devices::{CharDevice, FUSE, TUN, allows_all_devices, device_rules};
 pub use error::{Error, Result};
 pub use layout::{Layout, Mount};
+pub use stats::Stats;

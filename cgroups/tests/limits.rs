@@ -10,7 +10,7 @@ use std::path::Path;
 
 use common::{Process, Sandbox};
 use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
-use sysbox_cgroups::{Cgroup, Error, FUSE, device_rules};
+use sysbox_cgroups::{Cgroup, Error, FUSE, Stats, device_rules};
 
 fn resources(json: &str) -> LinuxResources {
     serde_json::from_str(json).unwrap()
@@ -272,4 +272,31 @@ fn devices() {
     assert!(opens(null) && opens(kmsg), "privileged");
     apply(Vec::new()).unwrap();
     assert!(!opens("exec 3>/dev/zero"), "no rule allows anything");
+}
+
+#[test]
+fn statistics() {
+    let sandbox = Sandbox::new();
+    let cgroup = sandbox.create("/s");
+    let mut process = Process::gated("i=0; while [ $i -lt 50000 ]; do i=$((i+1)); done");
+    cgroup.attach(process.pid()).unwrap();
+    let before = cgroup.stats();
+    assert_eq!(process.go(), Some(0));
+    let after = cgroup.stats();
+    let total = |stats: &Stats| stats.cpu.usage.total.unwrap();
+    assert!(
+        total(&after) > total(&before) + 1_000_000,
+        "the loop takes more than a millisecond"
+    );
+    assert!(after.cpu.psi.is_some());
+    if has(&cgroup, "memory", "memory") {
+        assert!(after.memory.usage.limit.unwrap() > 1 << 60 && after.memory.usage.usage.is_some());
+        assert!(!before.memory.raw.is_empty());
+    }
+    if has(&cgroup, "pids", "pids") {
+        assert_eq!((before.pids.current, before.pids.limit), (Some(1), None));
+    }
+    if cgroup.v1_dir("cpuset").is_some() {
+        assert!(!before.cpuset.cpus.is_empty());
+    }
 }
