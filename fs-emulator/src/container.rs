@@ -31,6 +31,18 @@ pub struct Record {
     pub created_boottime_ns: u64,
 }
 
+/// What is remembered of a container between reads; what readers saw must not go backwards when
+/// another daemon takes over.
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
+pub struct Progress {
+    /// CPU time as shown so far.
+    pub accounts: Accounts,
+    /// Load averages.
+    pub load: Load,
+    /// Highest pid of its pid namespace seen so far.
+    pub last_pid: u32,
+}
+
 /// A container that is served.
 #[derive(Debug)]
 pub struct Container {
@@ -72,5 +84,24 @@ impl Container {
     /// The highest pid of the container's pid namespace seen so far, `seen` included.
     pub fn last_pid(&self, seen: u32) -> u32 {
         self.last_pid.fetch_max(seen, Ordering::Relaxed).max(seen)
+    }
+    /// What is remembered, to be kept.
+    pub fn progress(&self) -> Progress {
+        Progress {
+            accounts: self
+                .accounts
+                .lock()
+                .unwrap_or_else(|e| e.into_inner())
+                .clone(),
+            load: *self.load.lock().unwrap_or_else(|e| e.into_inner()),
+            last_pid: self.last_pid(0),
+        }
+    }
+
+    /// Goes on from what was remembered.
+    pub fn resume(&self, progress: Progress) {
+        *self.accounts.lock().unwrap_or_else(|e| e.into_inner()) = progress.accounts;
+        *self.load.lock().unwrap_or_else(|e| e.into_inner()) = progress.load;
+        self.last_pid(progress.last_pid);
     }
 }

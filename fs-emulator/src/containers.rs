@@ -44,17 +44,30 @@ pub struct Containers {
 impl Containers {
     /// The containers that the store holds.
     pub fn load(host: Arc<Host>, store: Store) -> io::Result<Self> {
-        let containers = store
-            .load()?
-            .into_iter()
-            .map(|record| Container::new(record, &host));
-        let by_key = containers.map(|c| (c.record.key, Arc::new(c))).collect();
+        let mut progress = store.load_progress();
+        let mut by_key = HashMap::new();
+        for record in store.load()? {
+            let container = Container::new(record, &host);
+            let key = container.record.key;
+            progress
+                .remove(&key)
+                .into_iter()
+                .for_each(|p| container.resume(p));
+            by_key.insert(key, Arc::new(container));
+        }
         Ok(Self {
             host,
             store,
             change: Mutex::default(),
             by_key: RwLock::new(by_key),
         })
+    }
+
+    /// Keeps on disk what is remembered of all containers.
+    pub fn save_progress(&self) -> io::Result<()> {
+        let containers = self.all().into_iter();
+        self.store
+            .save_progress(&containers.map(|c| (c.record.key, c.progress())).collect())
     }
 
     /// Begins to serve a container. One that is known by this id and key stays as it is; an id
@@ -156,6 +169,9 @@ mod tests {
         assert!(containers.add(record("b", 0)).is_err());
         containers.add(record("a", 2)).unwrap();
         assert!(containers.get(1).is_none());
+        containers.get(2).unwrap().last_pid(77);
+        containers.save_progress().unwrap();
+        assert_eq!(open().get(2).unwrap().last_pid(5), 77);
         assert_eq!(
             open()
                 .all()

@@ -17,6 +17,9 @@ use crate::state::Store;
 use crate::view::host::Host;
 use crate::view::load;
 
+/// Samples of the load after which they are kept on disk: every minute.
+const SAVE_EVERY: u64 = 12;
+
 /// Runs the daemon until it is told to end (SIGTERM, SIGINT).
 ///
 /// # Errors
@@ -69,6 +72,7 @@ pub fn run(run_dir: &Path) -> anyhow::Result<()> {
     let signal = signals.wait().context("waiting for signals")?;
     tracing::info!("ending because of {signal}");
     ending.store(true, Ordering::SeqCst);
+    save_progress(&containers);
     if containers.all().is_empty() {
         session::end(run_dir);
         let _ = std::fs::remove_file(&socket);
@@ -78,17 +82,27 @@ pub fn run(run_dir: &Path) -> anyhow::Result<()> {
     exit(0)
 }
 
-/// Starts the thread that samples the load of every container.
+/// Starts the thread that samples the load of every container, and keeps it on disk.
 fn sample_loads(host: Arc<Host>, containers: Arc<Containers>) -> anyhow::Result<()> {
     std::thread::Builder::new()
         .name("load".into())
         .spawn(move || {
-            loop {
-                for container in containers.all() {
-                    load::sample(&host, &container);
+            for round in 0_u64.. {
+                let all = containers.all();
+                for container in &all {
+                    load::sample(&host, container);
+                }
+                if round % SAVE_EVERY == SAVE_EVERY - 1 && !all.is_empty() {
+                    save_progress(&containers);
                 }
                 std::thread::sleep(Duration::from_nanos(load::PERIOD));
             }
         })?;
     Ok(())
+}
+
+fn save_progress(containers: &Containers) {
+    if let Err(e) = containers.save_progress() {
+        tracing::warn!("saving load averages and CPU times: {e}");
+    }
 }

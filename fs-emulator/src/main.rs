@@ -41,10 +41,10 @@ fn main() -> anyhow::Result<()> {
         .init();
     let run_dir = arguments.run_dir.unwrap_or_else(sysbox_ipc::paths::run_dir);
     match arguments.command {
-        Some(Command::Hold { flags }) => Ok(sysbox_fs::session::hold::hold(
-            &run_dir,
-            u64::from_str_radix(&flags, 16)?,
-        )?),
+        Some(Command::Hold { flags }) => {
+            let flags = u64::from_str_radix(&flags, 16)?;
+            Ok(sysbox_fs::session::holder::run(&run_dir, flags)?)
+        }
         None => sysbox_fs::daemon::run(&run_dir),
     }
 }

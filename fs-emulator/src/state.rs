@@ -1,10 +1,15 @@
-//! The containers on disk: one JSON file each, so that a daemon that starts again serves them on.
+//! The containers on disk: one JSON file each, so that a daemon that starts again serves them on,
+//! and one file with what is [remembered](Progress) of all of them.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use crate::container::Record;
+use crate::container::{Progress, Record};
+
+/// File of what is remembered; no container's, as it does not end in ".json".
+const PROGRESS: &str = "progress";
 
 /// A directory with one file for each container.
 #[derive(Debug)]
@@ -21,14 +26,21 @@ impl Store {
         })
     }
 
-    /// Writes a container's file. It holds either the old or the new text at any instant.
+    /// Writes a container's file.
     pub fn save(&self, record: &Record) -> io::Result<()> {
         let path = self.path(&record.id)?;
-        let temporary = self.dir.join(format!(".{}.new", record.key));
-        let mut file = File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec_pretty(record)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, path)
+        replace(&path, &serde_json::to_vec_pretty(record)?)
+    }
+
+    /// Writes what is remembered, by key.
+    pub fn save_progress(&self, progress: &HashMap<u32, Progress>) -> io::Result<()> {
+        replace(&self.dir.join(PROGRESS), &serde_json::to_vec(progress)?)
+    }
+
+    /// What was remembered, by key; nothing if that can't be understood.
+    pub fn load_progress(&self) -> HashMap<u32, Progress> {
+        let text = fs::read(self.dir.join(PROGRESS)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
     }
 
     /// Removes a container's file; it need not exist.
@@ -65,10 +77,20 @@ impl Store {
     }
 }
 
+/// Replaces a file's text: it holds either the old or the new one at any instant.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.new"));
+    let mut file = File::create(&temporary)?;
+    file.write_all(text)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)
+}
+
 /// Whether an id is what OCI runtimes take, and so fit to be a file's name.
 fn is_file_name(id: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
-    !id.is_empty() && id.len() <= 250 && !id.starts_with('.') && id.chars().all(allowed)
+    !id.is_empty() && id.len() <= 240 && !id.starts_with('.') && id.chars().all(allowed)
 }
 
 #[cfg(test)]

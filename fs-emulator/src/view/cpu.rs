@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use serde::{Deserialize, Serialize};
+
 use super::View;
 use super::cgroup::Level;
 use super::host::parse_cpu_list;
@@ -19,7 +21,7 @@ pub struct Visible {
 }
 
 /// Time spent by a CPU (or all), microseconds since the container was created.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[allow(missing_docs)] // named after the columns of proc_stat(5)
 pub struct CpuTime {
     pub user: u64,
@@ -141,7 +143,7 @@ fn used_v1(level: &Level) -> Option<CpuTime> {
 
 /// CPU time of the cgroups of a container, by the level's name, so that no number that a reader
 /// saw ever goes backwards, also when the number of visible CPUs changes.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Accounts(HashMap<String, Account>);
 
 impl Accounts {
@@ -162,7 +164,7 @@ impl Accounts {
 }
 
 /// CPU time of one cgroup as shown so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 struct Account {
     uptime: u64,
     used: CpuTime,
@@ -170,7 +172,7 @@ struct Account {
 }
 
 /// What was shown of one CPU.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 struct Shown {
     time: CpuTime,
     /// How long it has been visible.

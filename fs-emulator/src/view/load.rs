@@ -7,6 +7,8 @@
 //! as many running tasks as it used CPUs. Only with tasks that wait, or without that information,
 //! the threads are counted.
 
+use serde::{Deserialize, Serialize};
+
 use super::View;
 use super::host::{Host, SECOND};
 use super::walk::{self, Tasks};
@@ -25,7 +27,7 @@ const COUNT_EVERY: u32 = 12;
 const FORGOTTEN: u64 = 1440;
 
 /// Load averages and what the next sample needs.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub struct Load {
     averages: [u64; 3],
     last: Option<Sample>,
@@ -34,7 +36,7 @@ pub struct Load {
 }
 
 /// Sums of a container's cgroup.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct Sample {
     /// CLOCK_BOOTTIME, nanoseconds.
     pub at: u64,

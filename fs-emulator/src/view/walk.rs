@@ -1,5 +1,7 @@
 //! Counting the threads of a whole cgroup tree by state.
 
+use serde::{Deserialize, Serialize};
+
 use super::cgroup::Level;
 use super::host::Host;
 
@@ -9,7 +11,7 @@ const MAX_THREADS: usize = 1024;
 const MAX_CGROUPS: usize = 2048;
 
 /// Threads by what they do.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tasks {
     /// Running or waiting for a CPU.
     pub running: u64,
