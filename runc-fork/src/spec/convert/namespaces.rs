@@ -1,0 +1,19 @@
+//! `linux.namespaces`.
+
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType as Type};
+
+/// Adds what makes root of the container nobody outside (user), its cgroup the root of the
+/// hierarchy that it sees (cgroup), and its boot the start of time (time). Those that the engine
+/// lists, with a path or without, stay as they are.
+pub(super) fn complete(linux: &mut Linux) {
+    let mut namespaces = linux.namespaces().clone().unwrap_or_default();
+    for kind in [Type::User, Type::Cgroup, Type::Time] {
+        if namespaces.iter().all(|namespace| namespace.typ() != kind) {
+            let mut namespace = LinuxNamespace::default();
+            namespace.set_typ(kind);
+            namespace.set_path(None);
+            namespaces.push(namespace);
+        }
+    }
+    linux.set_namespaces(Some(namespaces));
+}

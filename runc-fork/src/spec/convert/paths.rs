@@ -1,0 +1,111 @@
+//! `linux.maskedPaths` and `linux.readonlyPaths`.
+//!
+//! Engines hide and protect parts of /proc and /sys from a root that is the host's. The few of
+//! their entries that stand in the way of an inner system go; all others stay, and what is not in
+//! an engine's default list was put there by the user and always stays.
+
+use oci_spec::runtime::Linux;
+
+/// What happens to an entry of the engines' default lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    Stays,
+    Goes,
+}
+
+use Fate::{Goes, Stays};
+
+/// The engines' default masks: Docker's, Podman's, containerd's and CRI-O's lists together.
+const MASKED: &[(&str, Fate, &str)] = &[
+    ("/proc/acpi", Stays, "power management of the host"),
+    ("/proc/asound", Stays, "sound devices of the host"),
+    (
+        "/proc/interrupts",
+        Stays,
+        "timing of the host's devices, a side channel",
+    ),
+    (
+        "/proc/kcore",
+        Stays,
+        "memory of the host; refused by the kernel as well",
+    ),
+    (
+        "/proc/keys",
+        Stays,
+        "nothing inside needs it; keyctl(2) tells the container's own",
+    ),
+    ("/proc/latency_stats", Stays, "of the whole host"),
+    ("/proc/sched_debug", Stays, "tasks of the whole host"),
+    ("/proc/scsi", Stays, "disks of the host"),
+    ("/proc/timer_list", Stays, "timers of the whole host"),
+    ("/proc/timer_stats", Stays, "timers of the whole host"),
+    (
+        "/sys/devices/virtual/powercap",
+        Stays,
+        "power use of the host, a side channel",
+    ),
+    (
+        "/sys/devices/system/cpu/cpu",
+        Stays,
+        "thermal throttling of the host (a path for each CPU)",
+    ),
+    ("/sys/firmware", Stays, "firmware of the host"),
+];
+
+/// The engines' default read-only paths.
+const READ_ONLY: &[(&str, Fate, &str)] = &[
+    ("/proc/asound", Stays, "sound devices of the host"),
+    ("/proc/bus", Stays, "devices of the host"),
+    ("/proc/fs", Stays, "file systems of the host"),
+    ("/proc/irq", Stays, "interrupt routing of the host"),
+    (
+        "/proc/sys",
+        Goes,
+        "inner engines and systemd-sysctl write there; settings that are the host's are virtual \
+         files or refused by the kernel, as root inside is not root of the host",
+    ),
+    ("/proc/sysrq-trigger", Stays, "acts on the whole host"),
+];
+
+/// Takes out what must go.
+pub(super) fn open_up(linux: &mut Linux) {
+    let retain = |list: Option<Vec<String>>, table: &[(&str, Fate, &str)]| {
+        list.map(|mut list| {
+            list.retain(|path| {
+                !table
+                    .iter()
+                    .any(|(name, fate, _)| path == name && *fate == Goes)
+            });
+            list
+        })
+    };
+    let masked = retain(linux.masked_paths().clone(), MASKED);
+    let read_only = retain(linux.readonly_paths().clone(), READ_ONLY);
+    linux.set_masked_paths(masked).set_readonly_paths(read_only);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::fixtures::docker;
+
+    #[test]
+    fn every_entry_of_dockers_lists_has_a_row() {
+        let spec = docker(|_| {});
+        let linux = spec.linux().as_ref().unwrap();
+        for (list, table) in [
+            (linux.masked_paths(), MASKED),
+            (linux.readonly_paths(), READ_ONLY),
+        ] {
+            for path in list.iter().flatten() {
+                assert!(table.iter().any(|(name, _, _)| name == path), "{path}");
+            }
+        }
+        assert!(
+            MASKED
+                .iter()
+                .chain(READ_ONLY)
+                .all(|(_, _, reason)| !reason.is_empty())
+        );
+    }
+}
