@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, c_char};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::process::{WaitId, WaitIdOptions};
 
@@ -102,6 +102,15 @@ pub fn wait_pidfd(pidfd: impl AsFd) -> io::Result<i32> {
     })
 }
 
+/// Sends any signal, also a real-time one that has no name of its own, by pidfd.
+pub fn send_signal(pidfd: impl AsFd, signal: i32) -> io::Result<()> {
+    // SAFETY: plain numbers and a NULL siginfo; the kernel checks them.
+    let result = unsafe {
+        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, 0, 0)
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 /// Ends the process at once, without running destructors or `atexit` functions (which belong to
 /// the parent's copy of the program).
 pub fn exit_now(code: i32) -> ! {
@@ -146,6 +155,29 @@ pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     } else {
         Ok(())
     }
+}
+
+/// Closes every descriptor but the standard streams, the `preserved` ones that follow them, and
+/// those in `keep`. For a process that is about to become another program: what it inherited as a
+/// copy of its parent's memory still names the closed descriptors and must not be used again.
+pub fn close_all_but(preserved: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut keep: Vec<u32> =
+        keep.iter().filter_map(|fd| u32::try_from(fd.as_raw_fd()).ok()).collect();
+    keep.sort_unstable();
+    let mut first = 3 + preserved;
+    for end in keep.into_iter().map(Some).chain([None]) {
+        let last = end.map_or(u32::MAX, |fd| fd.saturating_sub(1));
+        if first <= last && end != Some(first) {
+            // SAFETY: the process is a fresh copy of its parent whose inherited owners of these
+            // descriptors are never used or dropped again (it ends in execve or `exit_now`).
+            let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+            if result < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        first = first.max(end.map_or(first, |fd| fd + 1));
+    }
+    Ok(())
 }
 
 /// Clears close-on-exec of one raw descriptor number (those that `--preserve-fds` names).

@@ -1,2 +1,5 @@
-//! placeholder
-fn main() {}
+//! `sysbox-runc`: see the crate's library.
+
+fn main() -> std::process::ExitCode {
+    sysbox_runc::cli::main()
+}

@@ -1,0 +1,142 @@
+//! From a system-container spec and the manager's answer to a plan: every decision is taken here,
+//! without privilege and without touching the host, so that `run` only carries it out.
+
+mod ids;
+mod mounts;
+mod namespaces;
+mod options;
+mod process;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use oci_spec::runtime as oci;
+use sysbox_ipc::proto;
+
+pub use ids::Ids;
+pub use mounts::{MountPlan, Source};
+pub use namespaces::{Joined, Namespaces, TimeOffsets};
+pub use options::MountOptions;
+pub use process::{Capabilities, ProcessPlan};
+
+/// A device node to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// Absolute path inside.
+    pub path: PathBuf,
+    /// File type bits, `S_IFCHR`, `S_IFBLK` or `S_IFIFO`.
+    pub kind: u32,
+    /// Device numbers.
+    pub major: u32,
+    /// See `major`.
+    pub minor: u32,
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner, ids inside.
+    pub uid: u32,
+    /// See `uid`.
+    pub gid: u32,
+}
+
+impl Device {
+    /// A character device that belongs to root.
+    pub fn character(path: &str, major: u32, minor: u32, mode: u32) -> Self {
+        let kind = 0o020_000;
+        Self { path: path.into(), kind, major, minor, mode, uid: 0, gid: 0 }
+    }
+}
+
+/// Everything that `create` is going to do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Container id.
+    pub id: String,
+    /// Root file system as the engine mounted it.
+    pub rootfs: PathBuf,
+    /// `root.readonly`
+    pub root_read_only: bool,
+    /// ID mappings.
+    pub ids: Ids,
+    /// Namespaces to make and to join.
+    pub namespaces: Namespaces,
+    /// Mounts in order; volumes of the manager last.
+    pub mounts: Vec<MountPlan>,
+    /// `linux.maskedPaths`
+    pub masked_paths: Vec<PathBuf>,
+    /// `linux.readonlyPaths`
+    pub read_only_paths: Vec<PathBuf>,
+    /// `linux.devices`
+    pub devices: Vec<Device>,
+    /// `hostname`
+    pub hostname: Option<String>,
+    /// `domainname`
+    pub domainname: Option<String>,
+    /// `linux.sysctl`
+    pub sysctl: BTreeMap<String, String>,
+    /// The process.
+    pub process: ProcessPlan,
+    /// Whether /dev/console is wanted.
+    pub terminal: bool,
+}
+
+impl Plan {
+    /// Makes the plan. `skip_idmap` names destinations whose sources are not ID-mapped.
+    pub fn new(
+        id: &str,
+        bundle: &Path,
+        spec: &oci::Spec,
+        registered: &proto::Registered,
+        skip_idmap: &[PathBuf],
+    ) -> Result<Self> {
+        let root = spec.root().as_ref().context("root is missing in config.json")?;
+        let linux = spec.linux().as_ref().context("linux is missing in config.json")?;
+        let process = spec.process().as_ref().context("process is missing in config.json")?;
+        let mut mounts = Vec::new();
+        for mount in spec.mounts().iter().flatten() {
+            let mut mount = MountPlan::new(mount, bundle)?;
+            mount.skip_idmap = skip_idmap.contains(&mount.destination);
+            mounts.push(mount);
+        }
+        for volume in &registered.volumes {
+            let (source, destination) = (&volume.source, &volume.destination);
+            mounts.push(MountPlan::bind(source.into(), destination.into()));
+        }
+        let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(Into::into).collect();
+        let process = ProcessPlan::new(process)?;
+        Ok(Self {
+            id: id.to_owned(),
+            rootfs: bundle.join(root.path()),
+            root_read_only: root.readonly().unwrap_or(false),
+            ids: Ids::new(&registered.uid_mappings, &registered.gid_mappings),
+            namespaces: Namespaces::new(linux)?,
+            mounts,
+            masked_paths: paths(linux.masked_paths()),
+            read_only_paths: paths(linux.readonly_paths()),
+            devices: linux.devices().iter().flatten().map(device).collect(),
+            hostname: spec.hostname().clone(),
+            domainname: spec.domainname().clone(),
+            sysctl: linux.sysctl().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            terminal: process.terminal,
+            process,
+        })
+    }
+}
+
+fn device(device: &oci::LinuxDevice) -> Device {
+    let kind = match device.typ() {
+        oci::LinuxDeviceType::B => 0o060_000,
+        oci::LinuxDeviceType::P => 0o010_000,
+        _ => 0o020_000,
+    };
+    let number = |n: i64| u32::try_from(n).unwrap_or(0);
+    Device {
+        path: device.path().clone(),
+        kind,
+        major: number(device.major()),
+        minor: number(device.minor()),
+        mode: device.file_mode().unwrap_or(0o666) & 0o7777,
+        uid: device.uid().unwrap_or(0),
+        gid: device.gid().unwrap_or(0),
+    }
+}

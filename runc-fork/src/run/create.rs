@@ -1,0 +1,382 @@
+//! `create`: one flat sequence from the spec to an init that waits for `start`.
+//!
+//! Whatever fails, everything done so far is undone in reverse; the manager takes back its part by
+//! itself when the connection closes before the commit.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime as oci;
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
+use rustix::process::{PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_send_signal};
+use sysbox_cgroups::{Cgroup, Driver, Layout};
+use sysbox_ipc::{MgrClient, proto};
+use sysbox_kernel::ns::{LinkNameSpaceType, move_into_link_name_space};
+use sysbox_kernel::process::wait_pidfd;
+use sysbox_seccomp::Program;
+
+use super::console::send_master;
+use super::init::{Init, open_start_fifo, own_standard_streams};
+use super::namespaces::{Launched, launch};
+use super::{hooks, limits, tree};
+use crate::log;
+use crate::plan::Plan;
+use crate::prepare::{self, Prepared};
+use crate::state::{Directory, Identity, State, Status, VERSION};
+
+/// What `create` is asked to do.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// `--root`
+    pub root: PathBuf,
+    /// Container id.
+    pub id: String,
+    /// `--bundle`
+    pub bundle: PathBuf,
+    /// `--console-socket`
+    pub console_socket: Option<PathBuf>,
+    /// `--pid-file`
+    pub pid_file: Option<PathBuf>,
+    /// `--preserve-fds`
+    pub preserve_fds: u32,
+    /// `--systemd-cgroup`
+    pub systemd_cgroup: bool,
+}
+
+/// Creates the container.
+pub fn create(request: &Request) -> Result<State> {
+    let timer = log::Phases::start("create");
+    let directory = Directory::new(&request.root, &request.id)?;
+    let bundle = request
+        .bundle
+        .canonicalize()
+        .with_context(|| format!("find the bundle {}", request.bundle.display()))?;
+    let prepared = prepare::prepare(&bundle)?;
+    let spec = &prepared.bundle.spec;
+    check_console(request, spec)?;
+    let driver = if request.systemd_cgroup { Driver::Systemd } else { Driver::Cgroupfs };
+    let cgroup = plan_cgroup(spec, driver, &request.id)?;
+    timer.mark("spec");
+
+    directory.create()?;
+    let mut undo =
+        Undo { directory: &directory, cgroup: None, init: None, work: None, armed: true };
+    let _lock = directory.lock()?;
+    let manager = MgrClient::connect()?;
+    let rootfs = open_rootfs(&prepared.bundle.rootfs)?;
+    let registration =
+        manager.register(registration(request, &prepared, &cgroup, &directory)?, rootfs.as_fd())?;
+    drop(rootfs);
+    let converted = prepared.convert(&registration.reply)?;
+    let plan = Plan::new(
+        &request.id,
+        &bundle,
+        &converted,
+        &registration.reply,
+        &prepared.options.skip_uid_shift,
+    )?;
+    timer.mark("register");
+
+    undo.cgroup = Some(cgroup.clone());
+    limits::create_cgroup(&cgroup, &converted, &plan)?;
+    let profile = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let program = seccomp(profile, prepared.options.system_container, true)?;
+    make_start_fifo(&directory)?;
+    let start = open_start_fifo(&directory.start_fifo())?;
+    timer.mark("cgroup");
+
+    let host = HostView::remember()?;
+    tree::enter_private_namespace()?;
+    let Launched { pid, pidfd, channel } =
+        launch(&plan.namespaces, registration.userns.as_fd(), |channel| {
+            let init = Init {
+                plan: &plan,
+                program: program.as_ref(),
+                start: start.as_fd(),
+                preserved_fds: request.preserve_fds,
+            };
+            init.run(channel)
+        })?;
+    undo.init = Some(pidfd.try_clone()?);
+    cgroup.attach(pid).context("put init into its cgroup")?;
+    limits::apply_to_process(pid, &plan.process)?;
+    own_standard_streams(plan.ids.host_uid(plan.process.uid), plan.ids.host_gid(plan.process.gid));
+    timer.mark("launch");
+
+    let namespace = |name: &str| -> Result<OwnedFd> {
+        let path = format!("/proc/{pid}/ns/{name}");
+        Ok(fs::File::open(&path).with_context(|| format!("open {path}"))?.into())
+    };
+    let (pidns, netns) = (namespace("pid")?, namespace("net")?);
+    let emulated = Path::new(&registration.reply.emulated_dir);
+    let parts = tree::Parts {
+        userns: registration.userns.as_fd(),
+        pidns: pidns.as_fd(),
+        netns: netns.as_fd(),
+        emulated: (emulated, &registration.reply.emulated_files),
+    };
+    let built = tree::build(&plan, &parts)?;
+    undo.work.clone_from(&built.work_directory);
+    for warning in &built.warnings {
+        log::warn(warning);
+    }
+    // Hooks are the host's programs and see the host's mounts.
+    host.restore()?;
+    timer.mark("tree");
+
+    let state = State {
+        version: VERSION,
+        id: request.id.clone(),
+        oci_version: converted.version().clone(),
+        bundle: bundle.clone(),
+        rootfs: plan.rootfs.clone(),
+        init: Identity::of(pid).context("the container's init has died")?,
+        created: log::now_rfc3339(),
+        annotations: converted.annotations().iter().flatten().map(clone_pair).collect(),
+        cgroup,
+        ids: plan.ids.clone(),
+        work_directory: built.work_directory.clone(),
+        own_pid_namespace: plan.namespaces.own_pid,
+        traps: program.as_ref().is_some_and(Program::has_traps),
+        system_container: prepared.options.system_container,
+    };
+    drop(built);
+    run_hooks(&converted, &state)?;
+    timer.mark("hooks");
+
+    channel.send("go", "")?;
+    serve_init(request, &manager, &channel, pid, &pidfd)?;
+    timer.mark("init");
+    directory.save_spec(&converted)?;
+    directory.save(&state)?;
+    if let Some(pid_file) = &request.pid_file {
+        write_pid_file(pid_file, pid)?;
+    }
+    manager.commit(&request.id, pid, pidfd.as_fd())?;
+    undo.armed = false;
+    timer.mark("commit");
+    Ok(state)
+}
+
+/// Answers init until it is ready.
+fn serve_init(
+    request: &Request,
+    manager: &MgrClient,
+    channel: &super::channel::Channel,
+    pid: i32,
+    pidfd: &OwnedFd,
+) -> Result<()> {
+    if let Some(socket) = &request.console_socket {
+        let master = channel.receive_fd("console")?;
+        send_master(socket, master)?;
+        channel.send("taken", "")?;
+    }
+    loop {
+        match channel.receive()? {
+            Some((word, text)) if word == "listener" => {
+                attach_listener(manager, &request.id, pidfd, &text)?;
+                channel.send("attached", "")?;
+            }
+            Some((word, _)) if word == "ready" => return Ok(()),
+            Some((word, _)) => bail!("init sent an unexpected \"{word}\""),
+            None => bail!(
+                "the container's init (pid {pid}) died while it was being set up; was it killed for lack of memory (see the memory limit)?"
+            ),
+        }
+    }
+}
+
+/// Takes the listener out of the process that installed the filter, and gives it to the manager.
+pub fn attach_listener(manager: &MgrClient, id: &str, pidfd: &OwnedFd, number: &str) -> Result<()> {
+    let number = number.parse().context("descriptor of the seccomp listener")?;
+    let listener = pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty())
+        .context("take the seccomp listener from the new process")?;
+    manager.attach_listener(id, listener.as_fd(), pidfd.as_fd())?;
+    Ok(())
+}
+
+/// The program for a container's profile (the engine's, not merged); `None` if it allows all.
+pub fn seccomp(
+    profile: Option<&oci::LinuxSeccomp>,
+    system_container: bool,
+    traps: bool,
+) -> Result<Option<Program>> {
+    let request = sysbox_seccomp::Request { profile, system_container, traps };
+    let cache = sysbox_ipc::paths::run_dir().join("seccomp");
+    let (program, warnings) = sysbox_seccomp::program(&request, Some(&cache))?;
+    for warning in warnings {
+        log::warn(warning.as_str());
+    }
+    Ok((!program.allows_everything()).then_some(program))
+}
+
+fn registration(
+    request: &Request,
+    prepared: &Prepared,
+    cgroup: &Cgroup,
+    directory: &Directory,
+) -> Result<proto::Register> {
+    let spec = &prepared.bundle.spec;
+    let destinations = spec.mounts().iter().flatten();
+    let mappings = |maps: Option<&Vec<oci::LinuxIdMapping>>| {
+        maps.into_iter()
+            .flatten()
+            .map(|m| proto::IdMapping {
+                container_id: m.container_id(),
+                host_id: m.host_id(),
+                size: m.size(),
+            })
+            .collect()
+    };
+    let linux = spec.linux().as_ref();
+    Ok(proto::Register {
+        id: request.id.clone(),
+        rootfs: prepared.bundle.rootfs.display().to_string(),
+        uid_mappings: mappings(linux.and_then(|l| l.uid_mappings().as_ref())),
+        gid_mappings: mappings(linux.and_then(|l| l.gid_mappings().as_ref())),
+        id_range_size: prepared.options.id_range_size,
+        mount_destinations: destinations.map(|m| m.destination().display().to_string()).collect(),
+        cgroups: Some(proto::CgroupPaths {
+            unified: cgroup.unified().map(|p| p.display().to_string()).unwrap_or_default(),
+            v1: cgroup.v1().map(|(c, p)| (c.to_owned(), p.display().to_string())).collect(),
+        }),
+        state_dir: directory.path().display().to_string(),
+        owner_dir: prepared.hints.owner_dir.display().to_string(),
+        inner_stores: prepared.options.system_container,
+    })
+}
+
+/// The cgroup of a spec.
+fn plan_cgroup(spec: &oci::Spec, driver: Driver, id: &str) -> Result<Cgroup> {
+    let layout = Layout::detect().context("find the host's cgroup hierarchies")?;
+    let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_ref());
+    let path = path.map(|p| p.display().to_string());
+    Ok(Cgroup::plan_with(driver, &layout, path.as_deref(), id)?)
+}
+
+fn check_console(request: &Request, spec: &oci::Spec) -> Result<()> {
+    let terminal = spec.process().as_ref().and_then(oci::Process::terminal).unwrap_or(false);
+    match (terminal, &request.console_socket) {
+        (true, None) => {
+            bail!("cannot allocate tty if runc will detach without setting console socket")
+        }
+        (false, Some(_)) => {
+            bail!("cannot use console socket if runc will not detach or allocate tty")
+        }
+        _ => Ok(()),
+    }
+}
+
+fn open_rootfs(path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat(CWD, path, flags, Mode::empty())
+        .with_context(|| format!("open the root file system {} (root.path)", path.display()))
+}
+
+fn make_start_fifo(directory: &Directory) -> Result<()> {
+    let path = directory.start_fifo();
+    mknodat(CWD, &path, FileType::Fifo, Mode::from_raw_mode(0o600), 0)
+        .with_context(|| format!("make {}", path.display()))
+}
+
+fn run_hooks(spec: &oci::Spec, state: &State) -> Result<()> {
+    let Some(all) = spec.hooks() else { return Ok(()) };
+    let mut state = state.to_oci(Status::Created);
+    state.set_status(oci::ContainerState::Creating);
+    // Deprecated in the spec, but what Docker sets up networks with.
+    #[allow(deprecated)]
+    hooks::run("prestart", all.prestart().as_ref(), &state)?;
+    hooks::run("createRuntime", all.create_runtime().as_ref(), &state)
+}
+
+/// Writes the pid atomically: engines watch for the file.
+pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
+    let name = path.file_name().context("--pid-file: not a file name")?.to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}"));
+    fs::write(&temporary, pid.to_string())
+        .and_then(|()| fs::rename(&temporary, path))
+        .with_context(|| format!("write the pid file {}", path.display()))
+}
+
+fn clone_pair((key, value): (&String, &String)) -> (String, String) {
+    (key.clone(), value.clone())
+}
+
+/// The host's mount namespace and the working directory in it, both of which a private mount
+/// namespace takes away.
+struct HostView {
+    namespace: fs::File,
+    directory: OwnedFd,
+}
+
+impl HostView {
+    fn remember() -> Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Ok(Self {
+            namespace: fs::File::open("/proc/self/ns/mnt").context("open /proc/self/ns/mnt")?,
+            directory: openat(CWD, ".", flags, Mode::empty()).context("open the directory")?,
+        })
+    }
+
+    fn restore(&self) -> Result<()> {
+        move_into_link_name_space(self.namespace.as_fd(), Some(LinkNameSpaceType::Mount))
+            .context("return to the host's mount namespace")?;
+        rustix::process::fchdir(&self.directory).context("return to the working directory")
+    }
+}
+
+/// What was made so far; undone when dropped while armed.
+struct Undo<'a> {
+    directory: &'a Directory,
+    cgroup: Option<Cgroup>,
+    init: Option<OwnedFd>,
+    work: Option<PathBuf>,
+    armed: bool,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if !self.armed {
+            return;
+        }
+        if let Some(init) = &self.init {
+            let _ = pidfd_send_signal(init, Signal::KILL);
+            let _ = wait_pidfd(init);
+        }
+        if let Some(cgroup) = &self.cgroup {
+            remove_cgroup(cgroup);
+        }
+        if let Some(work) = &self.work {
+            remove_work_directory(work);
+        }
+        if let Err(e) = self.directory.remove() {
+            log::warn(&format!("{e:#}"));
+        }
+    }
+}
+
+/// Ends what is left in a cgroup and removes it; tells what could not be done.
+pub fn remove_cgroup(cgroup: &Cgroup) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let result = cgroup.kill_all(9).and_then(|()| cgroup.remove());
+        match result {
+            Ok(()) => return,
+            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
+            Err(e) => return log::warn(&format!("remove the cgroup: {e}")),
+        }
+    }
+}
+
+/// Removes the overlay work directory that was made beside the engine's.
+pub fn remove_work_directory(work: &Path) {
+    match fs::remove_dir_all(work) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            log::warn(&format!("remove {}: {e}", work.display()));
+        }
+        _ => {}
+    }
+}

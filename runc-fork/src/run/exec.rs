@@ -1,0 +1,184 @@
+//! `exec`: one more process in a running container, in all of its namespaces (the user namespace
+//! too), its cgroup, and behind its seccomp filter.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, bail, ensure};
+use oci_spec::runtime as oci;
+use rustix::process::setsid;
+use sysbox_ipc::MgrClient;
+use sysbox_kernel::ns::{ThreadNameSpaceType, move_into_thread_name_spaces, pidfd};
+use sysbox_kernel::process::{
+    CloneFlags, Fork, clone_process, close_all_but, exit_now, keep_over_exec, reset_signals,
+    wait_pidfd,
+};
+use sysbox_seccomp::Program;
+
+use super::channel::Channel;
+use super::console::{Console, send_master};
+use super::create::{attach_listener, write_pid_file};
+use super::init::own_standard_streams;
+use super::process::{become_root_inside, prepare};
+use super::start::INIT_LEAF;
+use super::{foreground, limits};
+use crate::log;
+use crate::plan::ProcessPlan;
+use crate::state::{Directory, State, Status, is_alive};
+
+/// What `exec` is asked to do.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The process, already converted like the container's own.
+    pub process: oci::Process,
+    /// `--console-socket`
+    pub console_socket: Option<PathBuf>,
+    /// `--pid-file`
+    pub pid_file: Option<PathBuf>,
+    /// `--detach`
+    pub detach: bool,
+    /// `--preserve-fds`
+    pub preserve_fds: u32,
+    /// `--ignore-paused`
+    pub ignore_paused: bool,
+}
+
+/// Starts the process; returns its exit code, or 0 at once when detached.
+pub fn exec(directory: &Directory, request: &Request) -> Result<i32> {
+    let timer = log::Phases::start("exec");
+    let state = directory.load()?;
+    match state.status(directory) {
+        Status::Stopped => bail!("cannot exec in a stopped container"),
+        Status::Paused if !request.ignore_paused => {
+            bail!("cannot exec in a paused container (use --ignore-paused to override)")
+        }
+        _ => {}
+    }
+    let plan = ProcessPlan::new(&request.process)?;
+    ensure!(
+        !plan.terminal || !request.detach || request.console_socket.is_some(),
+        "cannot allocate tty if runc will detach without setting console socket"
+    );
+    let init = pidfd(state.init.pid).context("open a pidfd of the container's init")?;
+    // The pid could have been given away before it was opened; it cannot any more.
+    ensure!(is_alive(&state.init), "cannot exec in a stopped container");
+    let program = program(directory, &state)?;
+    let manager = match &program {
+        Some(program) if program.has_traps() => Some(MgrClient::connect()?),
+        _ => None,
+    };
+    timer.mark("prepare");
+
+    let (channel, theirs) = Channel::pair()?;
+    let Fork::Parent { pidfd: first, .. } =
+        clone_process(CloneFlags::NONE).context("make the first process")?
+    else {
+        drop(channel);
+        match enter(&init) {
+            Ok(Fork::Child) => run(&plan, program.as_ref(), request.preserve_fds, &theirs),
+            Ok(Fork::Parent { pid, .. }) => {
+                let _ = theirs.send("born", &pid.to_string());
+            }
+            Err(e) => theirs.send_error(&e),
+        }
+        exit_now(0)
+    };
+    drop(theirs);
+    let pid: i32 = channel.expect("born").context("enter the container")?.parse()?;
+    let process = pidfd(pid).context("open a pidfd of the new process")?;
+    wait_pidfd(&first).context("wait for the first process")?;
+    let served = (|| {
+        state.cgroup.attach_exec(pid, INIT_LEAF).context("put the process into the cgroup")?;
+        limits::apply_to_process(pid, &plan)?;
+        own_standard_streams(state.ids.host_uid(plan.uid), state.ids.host_gid(plan.gid));
+        channel.send("go", "")?;
+        serve(&state, request, manager.as_ref(), &channel, &process)
+    })();
+    if let Err(e) = served {
+        let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
+        let _ = wait_pidfd(&process);
+        return Err(e);
+    }
+    timer.mark("start");
+    if let Some(pid_file) = &request.pid_file {
+        write_pid_file(pid_file, pid)?;
+    }
+    if request.detach { Ok(0) } else { foreground::wait(&process) }
+}
+
+/// Answers the new process until its program runs: the channel closes by itself on exec.
+fn serve(
+    state: &State,
+    request: &Request,
+    manager: Option<&MgrClient>,
+    channel: &Channel,
+    process: &OwnedFd,
+) -> Result<()> {
+    if let Some(socket) = &request.console_socket {
+        send_master(socket, channel.receive_fd("console")?)?;
+        channel.send("taken", "")?;
+    }
+    let mut ready = false;
+    loop {
+        match (channel.receive()?, manager) {
+            (Some((word, text)), Some(manager)) if word == "listener" => {
+                attach_listener(manager, &state.id, process, &text)?;
+                channel.send("attached", "")?;
+            }
+            (Some((word, _)), _) if word == "ready" => ready = true,
+            (Some((word, _)), _) => bail!("the new process sent an unexpected \"{word}\""),
+            (None, _) if ready => return Ok(()),
+            (None, _) => bail!("the new process died before it could start its program"),
+        }
+    }
+}
+
+/// The container's own filter, from the cache.
+fn program(directory: &Directory, state: &State) -> Result<Option<Program>> {
+    let spec = directory.spec()?;
+    let profile = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    super::create::seccomp(profile, state.system_container, state.traps)
+}
+
+/// Joins all namespaces at once; the kernel takes the user namespace first, so that container
+/// root's rights cover the others. Being born in a pid namespace takes one more clone.
+fn enter(init: &OwnedFd) -> Result<Fork> {
+    let all = ThreadNameSpaceType::USER
+        | ThreadNameSpaceType::MOUNT
+        | ThreadNameSpaceType::PROCESS_ID
+        | ThreadNameSpaceType::NETWORK
+        | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION
+        | ThreadNameSpaceType::HOST_NAME_AND_NIS_DOMAIN_NAME
+        | ThreadNameSpaceType::CONTROL_GROUP;
+    move_into_thread_name_spaces(init.as_fd(), all | ThreadNameSpaceType::TIME)
+        // A kernel without time namespaces.
+        .or_else(|_| move_into_thread_name_spaces(init.as_fd(), all))
+        .context("join the container's namespaces")?;
+    clone_process(CloneFlags::SIBLING).context("make the process")
+}
+
+fn run(plan: &ProcessPlan, program: Option<&Program>, preserve_fds: u32, channel: &Channel) -> ! {
+    let steps = || -> Result<()> {
+        close_all_but(preserve_fds, &[channel.as_fd()])?;
+        channel.expect("go")?;
+        reset_signals();
+        become_root_inside()?;
+        setsid().context("make a session")?;
+        if plan.terminal {
+            let console = Console::open(plan)?;
+            console.adopt()?;
+            channel.send_fd("console", console.master.as_fd())?;
+            channel.expect("taken")?;
+        }
+        let prepared = prepare(plan, program, channel)?;
+        for fd in 3..3 + preserve_fds {
+            keep_over_exec(i32::try_from(fd)?).context("keep a preserved descriptor")?;
+        }
+        channel.send("ready", "")?;
+        Err(prepared.exec())
+    };
+    if let Err(e) = steps() {
+        channel.send_error(&e);
+    }
+    exit_now(255)
+}

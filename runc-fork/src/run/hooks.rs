@@ -1,0 +1,107 @@
+//! Hooks of the runtime-spec: programs of the host that are told the container's state.
+
+use std::io::{Read, Write};
+use std::os::fd::AsFd;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use oci_spec::runtime as oci;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// Runs hooks one after the other; the first failure ends it.
+pub fn run(kind: &str, hooks: Option<&Vec<oci::Hook>>, state: &oci::State) -> Result<()> {
+    for (index, hook) in hooks.into_iter().flatten().enumerate() {
+        run_one(hook, state).with_context(|| {
+            format!("error running {kind} hook #{index} ({})", hook.path().display())
+        })?;
+    }
+    Ok(())
+}
+
+/// Runs hooks whose failure is only worth a warning (poststart, poststop); returns the warnings.
+pub fn run_all(kind: &str, hooks: Option<&Vec<oci::Hook>>, state: &oci::State) -> Vec<String> {
+    hooks
+        .into_iter()
+        .flatten()
+        .enumerate()
+        .filter_map(|(index, hook)| {
+            let error = run_one(hook, state).err()?;
+            Some(format!("{kind} hook #{index} ({}): {error:#}", hook.path().display()))
+        })
+        .collect()
+}
+
+fn run_one(hook: &oci::Hook, state: &oci::State) -> Result<()> {
+    use std::os::unix::process::CommandExt;
+    let mut command = Command::new(hook.path());
+    let mut args = hook.args().iter().flatten();
+    if let Some(name) = args.next() {
+        command.arg0(name);
+    }
+    // Only what the hook was given: nothing of the engine's or the image's environment.
+    command.args(args).env_clear();
+    for entry in hook.env().iter().flatten() {
+        if let Some((name, value)) = entry.split_once('=') {
+            command.env(name, value);
+        }
+    }
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("start it")?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A hook that does not read its input is none of our business.
+        let _ = stdin.write_all(&serde_json::to_vec(state)?);
+    }
+    let timeout = hook.timeout().and_then(|t| u64::try_from(t).ok()).filter(|t| *t > 0);
+    if let Some(timeout) = timeout.map(Duration::from_secs) {
+        end_after(&mut child, timeout)?;
+    }
+    let mut message = String::new();
+    if let Some(stderr) = child.stderr.take() {
+        // A daemon that the hook left behind may hold the pipe: do not wait for its end.
+        let _ = read_available(stderr, &mut message, &mut child);
+    }
+    let status = child.wait().context("wait for it")?;
+    if !status.success() {
+        bail!("{status}, stderr: {}", message.trim());
+    }
+    Ok(())
+}
+
+fn end_after(child: &mut Child, timeout: Duration) -> Result<()> {
+    let pid = i32::try_from(child.id())?;
+    let pidfd = sysbox_kernel::ns::pidfd(pid).context("open a pidfd")?;
+    let limit = Timespec { tv_sec: i64::try_from(timeout.as_secs())?, tv_nsec: 0 };
+    let ended = poll(&mut [PollFd::new(&pidfd, PollFlags::IN)], Some(&limit))?;
+    if ended == 0 {
+        child.kill()?;
+        child.wait()?;
+        bail!("it did not end within {timeout:?} (hooks[].timeout) and was killed");
+    }
+    Ok(())
+}
+
+fn read_available(
+    mut stderr: impl Read + AsFd,
+    message: &mut String,
+    child: &mut Child,
+) -> Result<()> {
+    let mut buffer = [0; 4096];
+    loop {
+        let tick = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+        let ready = poll(&mut [PollFd::new(&stderr, PollFlags::IN)], Some(&tick))?;
+        if ready == 0 {
+            if child.try_wait()?.is_some() {
+                return Ok(());
+            }
+            continue;
+        }
+        match stderr.read(&mut buffer)? {
+            0 => return Ok(()),
+            n if message.len() < 16 * 1024 => {
+                message.push_str(&String::from_utf8_lossy(&buffer[..n]));
+            }
+            _ => {}
+        }
+    }
+}

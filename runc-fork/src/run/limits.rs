@@ -1,0 +1,79 @@
+//! What the host side sets for a new process from outside: cgroup limits, rlimits, OOM score.
+
+use std::fs;
+
+use anyhow::{Context, Result};
+use oci_spec::runtime as oci;
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use sysbox_cgroups::{Cgroup, device_rules};
+
+use crate::log;
+use crate::plan::{Plan, ProcessPlan};
+
+/// Makes the container's cgroup, sets its limits and gives container root its part of it.
+pub fn create_cgroup(cgroup: &Cgroup, spec: &oci::Spec, plan: &Plan) -> Result<()> {
+    cgroup.create().context("make the cgroup")?;
+    let given = spec.linux().as_ref().and_then(|l| l.resources().clone());
+    if let Some(mut resources) = given {
+        // The spec lists what it adds to the devices that every container may use.
+        let rules = resources.devices().clone().unwrap_or_default();
+        resources.set_devices(Some(device_rules(&rules, &[])));
+        cgroup.apply(&resources).context("set the limits (linux.resources)")?;
+    }
+    let uid = plan.ids.host_uid(0).context("user id 0 of the container is not mapped")?;
+    let gid = plan.ids.host_gid(0).context("group id 0 of the container is not mapped")?;
+    cgroup.delegate(uid, gid).context("delegate the cgroup")
+}
+
+/// Resource limits and OOM score of a process that has not started its program yet.
+pub fn apply_to_process(pid: i32, process: &ProcessPlan) -> Result<()> {
+    let target = Pid::from_raw(pid);
+    for (name, soft, hard) in &process.rlimits {
+        let resource = resource(name)
+            .with_context(|| format!("process.rlimits: RLIMIT_{name} is not known"))?;
+        let limit = |value: u64| (value != u64::MAX).then_some(value);
+        let new = Rlimit { current: limit(*soft), maximum: limit(*hard) };
+        prlimit(target, resource, new).with_context(|| {
+            format!("set RLIMIT_{name} to {soft}:{hard} (process.rlimits); raising a hard limit needs CAP_SYS_RESOURCE")
+        })?;
+    }
+    if let Some(score) = process.oom_score_adj {
+        set_oom_score(pid, score)?;
+    }
+    Ok(())
+}
+
+fn set_oom_score(pid: i32, score: i32) -> Result<()> {
+    let path = format!("/proc/{pid}/oom_score_adj");
+    match fs::write(&path, score.to_string()) {
+        // Lowering needs CAP_SYS_RESOURCE, which a confined host (a nested one, a hardened
+        // service) may lack. The container is then only *more* likely to be chosen.
+        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
+            log::warn(&format!("{path} stays as it is: setting {score} needs CAP_SYS_RESOURCE"));
+            Ok(())
+        }
+        other => other.with_context(|| format!("write {score} to {path} (process.oomScoreAdj)")),
+    }
+}
+
+fn resource(name: &str) -> Option<Resource> {
+    Some(match name {
+        "AS" => Resource::As,
+        "CORE" => Resource::Core,
+        "CPU" => Resource::Cpu,
+        "DATA" => Resource::Data,
+        "FSIZE" => Resource::Fsize,
+        "LOCKS" => Resource::Locks,
+        "MEMLOCK" => Resource::Memlock,
+        "MSGQUEUE" => Resource::Msgqueue,
+        "NICE" => Resource::Nice,
+        "NOFILE" => Resource::Nofile,
+        "NPROC" => Resource::Nproc,
+        "RSS" => Resource::Rss,
+        "RTPRIO" => Resource::Rtprio,
+        "RTTIME" => Resource::Rttime,
+        "SIGPENDING" => Resource::Sigpending,
+        "STACK" => Resource::Stack,
+        _ => return None,
+    })
+}

@@ -1,0 +1,116 @@
+//! Giving birth to init: joined namespaces, the user namespace, a time namespace, and then one
+//! clone(2) for the rest.
+//!
+//! A process cannot leave a user namespace again, and a time namespace holds only processes born
+//! after its offsets were written; so a short-lived process goes in first, makes init as its
+//! *sibling* (init is the runtime's own child), and ends.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result};
+use rustix::time::{ClockId, clock_gettime};
+use sysbox_kernel::ns::{
+    LinkNameSpaceType, UnshareFlags, move_into_link_name_space, pidfd, unshare,
+};
+use sysbox_kernel::process::{CloneFlags, Fork, clone_process, exit_now, wait_pidfd};
+
+use super::channel::Channel;
+use crate::plan::{Namespaces, TimeOffsets};
+
+/// `CLONE_NEWTIME`, which rustix names only among the flags for setns.
+const NEW_TIME: UnshareFlags = UnshareFlags::from_bits_retain(0x80);
+
+/// The new init, waiting for its first message.
+#[derive(Debug)]
+pub struct Launched {
+    /// Process id on the host.
+    pub pid: i32,
+    /// The process.
+    pub pidfd: OwnedFd,
+    /// Line to it.
+    pub channel: Channel,
+}
+
+/// Makes init, which runs `init` with its end of the channel.
+pub fn launch(
+    namespaces: &Namespaces,
+    userns: BorrowedFd<'_>,
+    init: impl FnOnce(Channel) -> (),
+) -> Result<Launched> {
+    let joined = open_joined(namespaces)?;
+    let (ours, theirs) = Channel::pair()?;
+    let Fork::Parent { pidfd: first, .. } =
+        clone_process(CloneFlags::NONE).context("make the first process")?
+    else {
+        drop(ours);
+        match enter(namespaces, &joined, userns) {
+            Ok(Fork::Child) => init(theirs),
+            Ok(Fork::Parent { pid, .. }) => {
+                let _ = theirs.send("born", &pid.to_string());
+            }
+            Err(e) => theirs.send_error(&e),
+        }
+        exit_now(0)
+    };
+    drop(theirs);
+    let pid = ours.expect("born").context("make the container's namespaces")?;
+    let pid = pid.parse().context("pid of init")?;
+    let pidfd = pidfd(pid).context("open a pidfd of init")?;
+    wait_pidfd(&first).context("wait for the first process")?;
+    Ok(Launched { pid, pidfd, channel: ours })
+}
+
+fn open_joined(namespaces: &Namespaces) -> Result<Vec<(LinkNameSpaceType, File)>> {
+    namespaces
+        .joined
+        .iter()
+        .map(|joined| {
+            let file = File::open(&joined.path)
+                .with_context(|| format!("open the namespace {}", joined.path.display()))?;
+            Ok((joined.kind, file))
+        })
+        .collect()
+}
+
+fn enter(
+    namespaces: &Namespaces,
+    joined: &[(LinkNameSpaceType, File)],
+    userns: BorrowedFd<'_>,
+) -> Result<Fork> {
+    // With the host's capabilities, which setns(2) needs for namespaces of the host.
+    for (kind, file) in joined {
+        move_into_link_name_space(file.as_fd(), Some(*kind))
+            .with_context(|| format!("join a namespace ({kind:?})"))?;
+    }
+    move_into_link_name_space(userns, Some(LinkNameSpaceType::User))
+        .context("enter the user namespace")?;
+    if let Some(offsets) = namespaces.time {
+        new_time_namespace(offsets)?;
+    }
+    clone_process(namespaces.made.with(CloneFlags::SIBLING))
+        .context("make init with its namespaces")
+}
+
+/// A time namespace in which the machine booted just now (time_namespaces(7)).
+fn new_time_namespace(offsets: TimeOffsets) -> Result<()> {
+    match unshare(NEW_TIME) {
+        Ok(()) => {}
+        // A kernel without CONFIG_TIME_NS: uptime is then only virtualised in /proc.
+        Err(e) if e.raw_os_error() == Some(rustix::io::Errno::INVAL.raw_os_error()) => {
+            return Ok(());
+        }
+        Err(e) => return Err(e).context("make a time namespace"),
+    }
+    let mut text = String::new();
+    let clocks = [
+        ("monotonic", ClockId::Monotonic, offsets.monotonic),
+        ("boottime", ClockId::Boottime, offsets.boottime),
+    ];
+    for (name, clock, given) in clocks {
+        let (seconds, nanoseconds) = given.unwrap_or_else(|| (-clock_gettime(clock).tv_sec, 0));
+        text.push_str(&format!("{name} {seconds} {nanoseconds}\n"));
+    }
+    std::fs::write("/proc/self/timens_offsets", text)
+        .context("write the offsets of the time namespace (linux.timeOffsets)")
+}

@@ -1,0 +1,156 @@
+//! The container's mount tree, built by the host side before the container has a mount namespace
+//! of its own.
+//!
+//! Init later copies the namespace *inside its user namespace*; the kernel then locks every mount
+//! that is made here: it can be neither uncovered nor made writable from inside, and no program of
+//! ours has to guard it. Everything is done by descriptor: a destination is looked up once, inside
+//! the root, and a mount is composed while detached and attached last.
+
+mod bind;
+mod destination;
+mod devices;
+mod mask;
+pub mod mountinfo;
+mod overlay;
+mod pseudo;
+mod rootfs;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::mount::{MountAttrFlags, MountPropagationFlags, mount_change};
+use sysbox_ipc::paths;
+use sysbox_kernel::mount::{Attributes, attach, new_mount, set_attributes};
+use sysbox_kernel::ns::{UnshareFlags, unshare};
+use sysbox_kernel::process::set_fs_ids;
+
+pub use bind::apply_attributes;
+pub use destination::{Kind, find, make};
+
+use crate::plan::{MountPlan, Plan, Source};
+
+/// What the tree is built from besides the plan.
+pub struct Parts<'a> {
+    /// The container's user namespace, for ID-mapped mounts.
+    pub userns: BorrowedFd<'a>,
+    /// Its pid namespace, for /proc.
+    pub pidns: BorrowedFd<'a>,
+    /// Its network namespace, for /sys.
+    pub netns: BorrowedFd<'a>,
+    /// Directory of the virtualised files and the files below it.
+    pub emulated: (&'a Path, &'a [String]),
+}
+
+/// The finished tree.
+#[derive(Debug)]
+pub struct Tree {
+    /// The root file system's mount, attached at [`root_path`] in the builder's mount namespace.
+    pub root: OwnedFd,
+    /// A work directory that was made for the overlay, to be removed with the container.
+    pub work_directory: Option<PathBuf>,
+    /// What the user should know, e.g. a volume that could not be ID-mapped.
+    pub warnings: Vec<String>,
+}
+
+/// Where the tree is attached: only ever visible in the builder's private mount namespace.
+pub fn root_path() -> PathBuf {
+    paths::run_dir().join("stage/root")
+}
+
+/// Moves the caller into a private copy of its mount namespace, with a tmpfs to build on.
+pub fn enter_private_namespace() -> Result<()> {
+    unshare(UnshareFlags::NEWNS).context("make a private mount namespace")?;
+    // Slave, not private: a volume that the user mounted with slave propagation has to see what
+    // the host mounts later.
+    mount_change("/", MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC)
+        .context("make the mounts of the private namespace slaves")?;
+    let stage = paths::run_dir().join("stage");
+    std::fs::create_dir_all(&stage).with_context(|| format!("make {}", stage.display()))?;
+    let options = [("mode", "0711"), ("size", "1m")];
+    let tmpfs = new_mount("tmpfs", &options, MountAttrFlags::empty())
+        .context("mount a tmpfs to build the container on")?;
+    attach(&tmpfs, open_directory(&stage)?)
+        .with_context(|| format!("mount a tmpfs on {}", stage.display()))?;
+    private(&tmpfs)?;
+    std::fs::create_dir(root_path()).context("make the mount point of the root file system")
+}
+
+/// Builds the tree. The caller is alone in its mount namespace (see [`enter_private_namespace`]).
+pub fn build(plan: &Plan, context: &Parts<'_>) -> Result<Tree> {
+    let root_uid = plan.ids.host_uid(0).context("user id 0 of the container is not mapped")?;
+    let root_gid = plan.ids.host_gid(0).context("group id 0 of the container is not mapped")?;
+    // Files made on the way (mount points, device nodes) must belong to container root, and the
+    // kernel accepts no others on an ID-mapped mount. Capabilities stay: a change of the
+    // file-system ids drops them only without this securebit.
+    let bits = rustix::thread::capabilities_secure_bits()?;
+    let keep = rustix::thread::CapabilitiesSecureBits::NO_SETUID_FIXUP;
+    rustix::thread::set_capabilities_secure_bits(bits | keep)
+        .context("keep capabilities over setfsuid")?;
+    let old = set_fs_ids(root_uid, root_gid)
+        .context("take the file-system ids of the container's root")?;
+    let mask = rustix::process::umask(rustix::fs::Mode::empty());
+    let result = build_as_container_root(plan, context);
+    rustix::process::umask(mask);
+    set_fs_ids(old.0, old.1).context("return to the file-system ids of root")?;
+    rustix::thread::set_capabilities_secure_bits(bits)?;
+    result
+}
+
+fn build_as_container_root(plan: &Plan, context: &Parts<'_>) -> Result<Tree> {
+    let rootfs::Rootfs { mount: root, work_directory } = rootfs::mount(plan, context.userns)?;
+    attach(&root, open_directory(&root_path())?).context("attach the root file system")?;
+    private(&root)?;
+    let mut tree = Tree { root, work_directory, warnings: Vec::new() };
+    for mount in &plan.mounts {
+        place(plan, context, &mut tree, mount)
+            .with_context(|| format!("mount {}", mount.destination.display()))?;
+    }
+    pseudo::attach_emulated(tree.root.as_fd(), context.emulated)?;
+    devices::make(plan, tree.root.as_fd())?;
+    mask::read_only_paths(tree.root.as_fd(), &plan.read_only_paths)?;
+    mask::masked_paths(tree.root.as_fd(), &plan.masked_paths)?;
+    if plan.root_read_only {
+        let set = u64::from(linux_raw_sys::general::MOUNT_ATTR_RDONLY);
+        let attributes = Attributes { set, ..Attributes::default() };
+        set_attributes(&tree.root, attributes, false)
+            .context("make the root file system read-only")?;
+    }
+    Ok(tree)
+}
+
+fn place(plan: &Plan, context: &Parts<'_>, tree: &mut Tree, mount: &MountPlan) -> Result<()> {
+    let root = tree.root.as_fd();
+    let (detached, kind) = match &mount.source {
+        Source::Cgroup | Source::Devpts | Source::Mqueue => {
+            make(root, &mount.destination, Kind::Directory)?;
+            return Ok(());
+        }
+        Source::Proc => (pseudo::proc(context.pidns, mount)?, Kind::Directory),
+        Source::Sysfs => (pseudo::sysfs(context.netns, mount)?, Kind::Directory),
+        Source::Tmpfs => (pseudo::tmpfs(&plan.ids, mount)?, Kind::Directory),
+        Source::Bind(source) => {
+            bind::clone(plan, context.userns, mount, source, &mut tree.warnings)?
+        }
+        Source::Other { fs_type, source } => {
+            (pseudo::other(fs_type, source, mount)?, Kind::Directory)
+        }
+    };
+    let root = tree.root.as_fd();
+    let target = make(root, &mount.destination, kind)?;
+    attach(&detached, target).context("attach it")?;
+    bind::propagation(&detached, mount)
+}
+
+/// Cuts a mount off from the propagation of the place that it came from.
+fn private(mount: impl AsFd) -> Result<()> {
+    let propagation = Some(sysbox_kernel::mount::Propagation::Private);
+    let attributes = Attributes { propagation, ..Attributes::default() };
+    set_attributes(mount, attributes, false).context("make a mount private")
+}
+
+fn open_directory(path: &Path) -> Result<OwnedFd> {
+    use rustix::fs::{CWD, Mode, OFlags, openat};
+    openat(CWD, path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .with_context(|| format!("open {}", path.display()))
+}

@@ -1,0 +1,115 @@
+//! File systems that the kernel makes up: proc, sysfs, tmpfs; and the virtualised files that go
+//! over single files of the first two.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rustix::fs::CWD;
+use rustix::mount::MountAttrFlags;
+use sysbox_kernel::mount::{attach, clone_tree, new_mount, new_proc_of};
+use sysbox_kernel::ns::{LinkNameSpaceType, move_into_link_name_space};
+use sysbox_kernel::process::{CloneFlags, Fork, clone_process, exit_now, wait_pidfd};
+
+use super::bind::apply_attributes;
+use super::destination::find;
+use crate::plan::{Ids, MountPlan};
+use crate::run::channel::Channel;
+
+/// A procfs of the container's pid namespace.
+pub fn proc(pidns: BorrowedFd<'_>, mount: &MountPlan) -> Result<OwnedFd> {
+    let made = match new_proc_of(pidns, MountAttrFlags::empty()) {
+        Ok(made) => made,
+        // Before 6.18 a procfs belongs to the pid namespace of the process that mounts it.
+        Err(_) => proc_made_inside(pidns).context("mount proc from inside the pid namespace")?,
+    };
+    apply_attributes(&made, mount)?;
+    Ok(made)
+}
+
+/// Lets a child that was born in the pid namespace mount proc, and takes the mount from it.
+fn proc_made_inside(pidns: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let (ours, theirs) = Channel::pair()?;
+    let Fork::Parent { pidfd, .. } = clone_process(CloneFlags::NONE)? else {
+        // Entering a pid namespace counts for children only, so there is one more.
+        let born_inside = move_into_link_name_space(pidns, Some(LinkNameSpaceType::ProcessID))
+            .and_then(|()| clone_process(CloneFlags::NONE).map_err(|_| rustix::io::Errno::AGAIN));
+        match born_inside {
+            Ok(Fork::Child) => {
+                if let Ok(made) = new_mount("proc", &[], MountAttrFlags::empty()) {
+                    let _ = theirs.send_fd("proc", made.as_fd());
+                }
+                exit_now(0)
+            }
+            Ok(Fork::Parent { pidfd, .. }) => exit_now(wait_pidfd(&pidfd).unwrap_or(1)),
+            Err(_) => exit_now(1),
+        }
+    };
+    drop(theirs);
+    let received = ours.receive_fd("proc");
+    let _ = wait_pidfd(&pidfd);
+    received
+}
+
+/// A sysfs that shows the container's network namespace.
+pub fn sysfs(netns: BorrowedFd<'_>, mount: &MountPlan) -> Result<OwnedFd> {
+    let network = Some(LinkNameSpaceType::Network);
+    let own = std::fs::File::open("/proc/self/ns/net").context("open /proc/self/ns/net")?;
+    move_into_link_name_space(netns, network).context("enter the network namespace")?;
+    let made = new_mount("sysfs", &[], MountAttrFlags::empty());
+    move_into_link_name_space(own.as_fd(), network).context("leave the network namespace")?;
+    let made = made.context("mount sysfs")?;
+    apply_attributes(&made, mount)?;
+    Ok(made)
+}
+
+/// A tmpfs that belongs to container root. Made by the host, so that its size cannot be changed
+/// from inside.
+pub fn tmpfs(ids: &Ids, mount: &MountPlan) -> Result<OwnedFd> {
+    let mut options: Vec<(String, String)> = vec![
+        ("uid".into(), ids.host_uid(0).unwrap_or_default().to_string()),
+        ("gid".into(), ids.host_gid(0).unwrap_or_default().to_string()),
+    ];
+    for word in &mount.options.data {
+        let (key, value) = word.split_once('=').unwrap_or((word, ""));
+        let id = || value.parse().with_context(|| format!("tmpfs option {word}"));
+        let value = match key {
+            "uid" => ids.host_uid(id()?).context("tmpfs option uid is not mapped")?.to_string(),
+            "gid" => ids.host_gid(id()?).context("tmpfs option gid is not mapped")?.to_string(),
+            _ => value.to_owned(),
+        };
+        options.push((key.to_owned(), value));
+    }
+    let options: Vec<_> = options.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let made = new_mount("tmpfs", &options, MountAttrFlags::empty())
+        .with_context(|| format!("make a tmpfs with the options {:?}", mount.options.data))?;
+    apply_attributes(&made, mount)?;
+    Ok(made)
+}
+
+/// Any other type, as the engine asked for it.
+pub fn other(fs_type: &str, source: &str, mount: &MountPlan) -> Result<OwnedFd> {
+    let mut options = vec![("source", source)];
+    options.extend(mount.options.data.iter().map(|w| w.split_once('=').unwrap_or((w, ""))));
+    let made = new_mount(fs_type, &options, MountAttrFlags::empty())
+        .with_context(|| format!("mount the file system type {fs_type}"))?;
+    apply_attributes(&made, mount)?;
+    Ok(made)
+}
+
+/// Mounts each virtualised file over the file of the kernel with the same path; those that this
+/// kernel does not have are left out.
+pub fn attach_emulated(root: BorrowedFd<'_>, (dir, files): (&Path, &[String])) -> Result<()> {
+    for file in files {
+        let Some(target) = find(root, &Path::new("/").join(file))? else { continue };
+        let source = dir.join(file);
+        let clone = clone_tree(CWD, &source, false).with_context(|| {
+            format!(
+                "open the virtualised file {}: is sysbox-fs running, in the same mount namespace as the container engine?",
+                source.display()
+            )
+        })?;
+        attach(&clone, target).with_context(|| format!("mount the virtualised /{file}"))?;
+    }
+    Ok(())
+}

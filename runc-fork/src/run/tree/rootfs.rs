@@ -1,0 +1,53 @@
+//! The root file system, ID-mapped: a new overlay over the engine's layers, or a clone of
+//! whatever else the engine mounted.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::fs::{CWD, Mode, OFlags, openat};
+use sysbox_kernel::mount::{clone_tree, idmap};
+
+use super::mountinfo::Mount;
+use super::overlay::Overlay;
+use crate::plan::Plan;
+
+/// The mounted root file system.
+pub struct Rootfs {
+    /// Detached mount.
+    pub mount: OwnedFd,
+    /// The overlay work directory that was made for it.
+    pub work_directory: Option<PathBuf>,
+}
+
+/// Mounts the plan's root file system. The caller has the container root's file-system ids.
+pub fn mount(plan: &Plan, userns: BorrowedFd<'_>) -> Result<Rootfs> {
+    let path = plan.rootfs.as_path();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let rootfs = openat(CWD, path, flags, Mode::empty())
+        .with_context(|| format!("open the root file system {}", path.display()))?;
+    let mount = Mount::of(&rootfs)?;
+    let is_mount_point = path.canonicalize().is_ok_and(|p| p == mount.mount_point);
+    if mount.fs_type == "overlay" && is_mount_point {
+        let base = path.parent().and_then(Path::parent).unwrap_or(path);
+        let overlay = Overlay::parse(&mount, base)?;
+        let work_directory = overlay.own_work_directory();
+        let mount = overlay.mount(userns).inspect_err(|_| {
+            if let Some(work) = &work_directory {
+                let _ = std::fs::remove_dir_all(work);
+            }
+        })?;
+        return Ok(Rootfs { mount, work_directory });
+    }
+    let clone = clone_tree(&rootfs, Path::new(""), true)
+        .with_context(|| format!("clone the root file system {}", path.display()))?;
+    idmap(clone.as_fd(), userns, true).with_context(|| {
+        format!(
+            "ID-map the root file system {}: its file system ({}) cannot be ID-mapped by this kernel; \
+             use a storage driver on ext4, xfs or btrfs, or overlay",
+            path.display(),
+            mount.fs_type
+        )
+    })?;
+    Ok(Rootfs { mount: clone, work_directory: None })
+}

@@ -1,0 +1,194 @@
+//! The directory of one container below `--root`.
+
+use std::fs::{self, DirBuilder, File, TryLockError};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use oci_spec::runtime as oci;
+
+use super::{State, VERSION};
+
+/// How long a command waits for another command on the same container.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// `<root>/<id>`
+#[derive(Clone, Debug)]
+pub struct Directory {
+    path: PathBuf,
+    id: String,
+}
+
+impl Directory {
+    /// Names the directory; nothing is made.
+    ///
+    /// # Errors
+    /// An id that runc would not take either: it becomes a file name.
+    pub fn new(root: &Path, id: &str) -> Result<Self> {
+        let allowed = |c: char| c.is_ascii_alphanumeric() || "_+-.".contains(c);
+        ensure!(
+            !id.is_empty()
+                && id.len() <= 1024
+                && id.chars().all(allowed)
+                && id != "."
+                && id != "..",
+            "invalid container ID format: {id:?} (letters, digits, and _ + - . are allowed)"
+        );
+        Ok(Self { path: root.join(id), id: id.to_owned() })
+    }
+
+    /// Makes the directory for a new container.
+    pub fn create(&self) -> Result<()> {
+        if let Some(root) = self.path.parent() {
+            let made = DirBuilder::new().recursive(true).mode(0o711).create(root);
+            made.with_context(|| format!("make the state directory {}", root.display()))?;
+        }
+        match DirBuilder::new().mode(0o711).create(&self.path) {
+            Err(e) if e.kind() == ErrorKind::AlreadyExists => {
+                bail!("container with given ID already exists: {}", self.id)
+            }
+            other => other.with_context(|| format!("make {}", self.path.display())),
+        }
+    }
+
+    /// Its path.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether there is such a container, complete or not.
+    pub fn exists(&self) -> bool {
+        self.path.is_dir()
+    }
+
+    /// FIFO that init waits on.
+    pub fn start_fifo(&self) -> PathBuf {
+        self.path.join("start.fifo")
+    }
+
+    /// Excludes other commands on this container until the file is dropped.
+    pub fn lock(&self) -> Result<File> {
+        let path = self.path.join("lock");
+        let file = match File::options().create(true).append(true).open(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                bail!("container does not exist: {}", self.id)
+            }
+            other => other.with_context(|| format!("open {}", path.display()))?,
+        };
+        let deadline = Instant::now() + LOCK_TIMEOUT;
+        loop {
+            match file.try_lock() {
+                Ok(()) => return Ok(file),
+                Err(TryLockError::WouldBlock) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                Err(TryLockError::WouldBlock) => bail!(
+                    "another command has held {} for {LOCK_TIMEOUT:?}; see `fuser {}`",
+                    path.display(),
+                    path.display()
+                ),
+                Err(TryLockError::Error(e)) => {
+                    return Err(e).with_context(|| format!("lock {}", path.display()));
+                }
+            }
+        }
+    }
+
+    /// Reads `state.json`.
+    pub fn load(&self) -> Result<State> {
+        let path = self.path.join("state.json");
+        let text = match fs::read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => {
+                bail!("container does not exist: {}", self.id)
+            }
+            other => other.with_context(|| format!("read {}", path.display()))?,
+        };
+        let state: State = serde_json::from_slice(&text).with_context(|| {
+            format!("read {}: `delete --force {}` removes what is left", path.display(), self.id)
+        })?;
+        ensure!(
+            state.version <= VERSION,
+            "{} was written by a newer sysbox-runc (layout {}, this one knows {VERSION})",
+            path.display(),
+            state.version
+        );
+        Ok(state)
+    }
+
+    /// Writes `state.json` atomically.
+    pub fn save(&self, state: &State) -> Result<()> {
+        self.write("state.json", &serde_json::to_vec(state)?)
+    }
+
+    /// Keeps the converted spec.
+    pub fn save_spec(&self, spec: &oci::Spec) -> Result<()> {
+        self.write("config.json", &serde_json::to_vec(spec)?)
+    }
+
+    /// The converted spec.
+    pub fn spec(&self) -> Result<oci::Spec> {
+        let path = self.path.join("config.json");
+        let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        serde_json::from_slice(&text).with_context(|| format!("parse {}", path.display()))
+    }
+
+    /// Removes the directory with all that is in it.
+    pub fn remove(&self) -> Result<()> {
+        match fs::remove_dir_all(&self.path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => {
+                Err(e).with_context(|| format!("remove {}", self.path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let path = self.path.join(name);
+        let temporary = self.path.join(format!("{name}.new"));
+        let write = || -> std::io::Result<()> {
+            let mut file = File::create(&temporary)?;
+            file.write_all(bytes)?;
+            fs::rename(&temporary, &path)
+        };
+        write().with_context(|| format!("write {}", path.display()))
+    }
+}
+
+/// Ids of all containers below `root`, sorted.
+pub fn list(root: &Path) -> Result<Vec<String>> {
+    let entries = match fs::read_dir(root) {
+        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other.with_context(|| format!("list {}", root.display()))?,
+    };
+    let mut ids: Vec<String> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter(|id| root.join(id).join("state.json").exists())
+        .collect();
+    ids.sort();
+    Ok(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_that_could_leave_the_root_are_refused() {
+        for bad in ["", ".", "..", "a/b", "a b", "ä"] {
+            assert!(Directory::new(Path::new("/r"), bad).is_err(), "{bad:?}");
+        }
+        assert!(Directory::new(Path::new("/r"), "A_b+c-d.9").is_ok());
+    }
+
+    #[test]
+    fn an_id_can_be_taken_once() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = Directory::new(root.path(), "x").unwrap();
+        directory.create().unwrap();
+        let again = directory.create().unwrap_err().to_string();
+        assert!(again.contains("already exists"), "{again}");
+        assert!(list(root.path()).unwrap().is_empty(), "not listed before it is complete");
+    }
+}
