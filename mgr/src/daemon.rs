@@ -1,0 +1,151 @@
+//! The life of the daemon: one instance, started in order, stopped by a signal.
+
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use nix::sys::signal::{SigSet, Signal};
+use rustix::fs::{FlockOperation, flock};
+use rustix::io::Errno;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
+use sysbox_ipc::{Listener, paths};
+
+use crate::Options;
+use crate::ids::SubidFiles;
+use crate::manager::Manager;
+use crate::server::Server;
+
+/// How long a stop waits for containers that are being created.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// Stopping touches no container and no volume: they run on, and the next instance takes them up.
+pub fn run(options: Options) -> anyhow::Result<()> {
+    let filter = tracing_subscriber::EnvFilter::try_new(&options.log_level)
+        .with_context(|| format!("log level {:?}", options.log_level))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(std::io::stderr)
+        .init();
+    if !rustix::process::geteuid().is_root() {
+        bail!("sysbox-mgr must run as root: it makes user namespaces and mounts for containers");
+    }
+    enter_run_dir(options.run_dir.as_deref())?;
+
+    // Blocked before the first thread starts, so that all threads leave them to the wait below.
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGTERM);
+    signals.add(Signal::SIGINT);
+    signals.thread_block().context("blocking signals")?;
+    raise_descriptor_limit();
+
+    let run_dir = paths::run_dir();
+    make_dir(&run_dir, 0o711)?;
+    make_dir(&options.data_root, 0o711)?;
+    // The data too: two instances with run directories of their own must not share it.
+    let _run_dir = single_instance(&run_dir.join("sysmgr.pid"))?;
+    let _data_root = single_instance(&options.data_root.join("sysmgr.lock"))?;
+
+    let files = SubidFiles {
+        uids: options.subuid_file,
+        gids: options.subgid_file,
+        user: options.subid_user,
+    };
+    let manager = Manager::start(&options.data_root, files)?;
+    let socket = paths::mgr_socket();
+    let listener =
+        Listener::bind(&socket).with_context(|| format!("listening on {}", socket.display()))?;
+    let server = Server::start(listener, manager).context("starting to accept calls")?;
+    notify(&[NotifyState::Ready]);
+    tracing::info!(socket = %socket.display(), data_root = %options.data_root.display(), "ready");
+
+    let signal = signals.wait().context("waiting for a signal")?;
+    tracing::info!("{signal}: stopping; containers run on");
+    notify(&[NotifyState::Stopping]);
+    server.stop(STOP_PATIENCE);
+    // The socket stays: a caller that comes now finds nobody listening and waits for the next
+    // instance, where a missing socket would tell it that the daemon was never started.
+    Ok(())
+}
+
+/// Makes `--run-dir` hold for the whole process. The paths of the sockets, ours and that of
+/// `sysbox-fs`, come from the environment, which a process cannot safely change once it runs: so the
+/// program is executed again, as the same process, with it set.
+fn enter_run_dir(wanted: Option<&Path>) -> anyhow::Result<()> {
+    let Some(wanted) = wanted else { return Ok(()) };
+    let wanted = std::path::absolute(wanted).context("--run-dir")?;
+    if paths::run_dir() == wanted {
+        return Ok(());
+    }
+    let error = Command::new("/proc/self/exe")
+        .arg0("sysbox-mgr")
+        .args(std::env::args_os().skip(1))
+        .env(paths::RUN_DIR_VARIABLE, &wanted)
+        .exec();
+    Err(error).context("starting again with the run directory set")
+}
+
+fn make_dir(dir: &Path, mode: u32) -> anyhow::Result<()> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(dir)
+        .with_context(|| format!("making directory {}", dir.display()))
+}
+
+/// Takes the lock that makes this the only instance; it is held for as long as the file is open.
+fn single_instance(path: &PathBuf) -> anyhow::Result<File> {
+    let shown = path.display();
+    let mut file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o644)
+        .open(path)
+        .with_context(|| format!("opening {shown}"))?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => {}
+        Err(Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            bail!(
+                "sysbox-mgr runs already, as process {} (it holds {shown}); stop that one first, or give another --run-dir and --data-root",
+                pid.trim()
+            );
+        }
+        Err(e) => return Err(e).with_context(|| format!("locking {shown}")),
+    }
+    file.set_len(0)
+        .and_then(|()| writeln!(file, "{}", std::process::id()))
+        .with_context(|| format!("writing {shown}"))?;
+    Ok(file)
+}
+
+/// Some descriptors are held for each container; the usual soft limit of 1024 would be soon reached.
+fn raise_descriptor_limit() {
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    if let Err(e) = setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: maximum,
+            maximum,
+        },
+    ) {
+        tracing::warn!("raising the limit of open files: {e}");
+    }
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(e) = sd_notify::notify(state) {
+        tracing::warn!("telling the service manager: {e}");
+    }
+}

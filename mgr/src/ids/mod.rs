@@ -1,0 +1,92 @@
+//! Exclusive ranges of host ids.
+//!
+//! Each container gets ids that no other container and no other user has, so that a process that
+//! escapes from one can do nothing to another. The ids come from the entries of one user (`sysbox`)
+//! in /etc/subuid and /etc/subgid, which is how the host's administrators and tools know that they
+//! are taken.
+//!
+//! `range`, `subid`, `pool` and `mapping` decide and touch nothing; `files`, `lock` and `in_use` read
+//! and write the host.
+
+mod files;
+mod in_use;
+mod lock;
+mod mapping;
+mod pool;
+mod range;
+mod subid;
+
+pub use files::SubidFiles;
+pub use mapping::{IdMapping, host_ranges, host_root, validate};
+pub use pool::{Exhausted, Pool};
+pub use range::IdRange;
+pub use subid::SLOT;
+
+use crate::error::{Error, Result};
+
+/// Hands out ranges. Which are taken is told by the caller (the registry knows).
+#[derive(Debug)]
+pub struct Ids {
+    files: SubidFiles,
+    pool: Pool,
+    /// Ranges that processes used at start though no record says so.
+    quarantined: Vec<IdRange>,
+    /// Where the last range ended: the search goes on there.
+    after: u64,
+}
+
+impl Ids {
+    /// Reads the files; writes entries for our user if there are none.
+    ///
+    /// `recorded`: the ranges of the containers that the registry knows.
+    pub fn open(files: SubidFiles, recorded: &[IdRange]) -> Result<Self> {
+        let pool = files.ensure()?;
+        let unknown = |r: &IdRange| {
+            pool.ranges().iter().any(|p| p.overlaps(*r)) && !recorded.iter().any(|k| k.contains(*r))
+        };
+        let quarantined: Vec<_> = in_use::ranges().into_iter().filter(unknown).collect();
+        for range in &quarantined {
+            tracing::warn!(ids = %range, "processes use ids of ours that no record names; they are not given out");
+        }
+        let after = recorded.iter().map(|r| r.end()).max().unwrap_or(0);
+        Ok(Self {
+            files,
+            pool,
+            quarantined,
+            after,
+        })
+    }
+
+    /// A range of at least `wanted` ids (0: one slot) that overlaps none of `used`.
+    ///
+    /// When none is free the files are read again first, so that an entry that was just added counts.
+    pub fn allocate(&mut self, used: &[IdRange], wanted: u32) -> Result<IdRange> {
+        let mut taken = used.to_vec();
+        taken.extend(&self.quarantined);
+        let found = self
+            .pool
+            .allocate(&taken, wanted, self.after)
+            .or_else(|_| {
+                self.pool = self.files.pool()?;
+                self.pool
+                    .allocate(&taken, wanted, self.after)
+                    .map_err(|e| self.exhausted(e))
+            })?;
+        self.after = found.end();
+        Ok(found)
+    }
+
+    fn exhausted(&self, e: Exhausted) -> Error {
+        let (uids, gids) = (self.files.uids.display(), self.files.gids.display());
+        let user = &self.files.user;
+        let (wanted, total, in_use) = (e.wanted.max(SLOT), e.total, e.in_use);
+        let unknown = match self.quarantined.len() {
+            0 => String::new(),
+            n => format!(" (up to {n} of them by processes that belong to no container of ours)"),
+        };
+        Error::new(format!(
+            "no range of {wanted} ids is free: {uids} and {gids} give user {user} room for {total} such ranges, and {in_use} are in use{unknown}"
+        ))
+        .remedy(format!("delete containers, or {}", self.files.advice()))
+    }
+}

@@ -1,0 +1,95 @@
+//! Clears up after a runtime that was killed in the middle of `create`.
+
+use std::path::{Component, Path, PathBuf};
+use std::{fs, io};
+
+use rustix::process::Signal;
+use sysbox_cgroups::{Cgroup, Layout};
+
+use crate::registry::Cgroups;
+
+/// Kills what is in the container's cgroups, and removes them and the runtime's directory of it.
+///
+/// The paths were told by the runtime. Only those are touched that end in the container's id (and
+/// lie in a mounted cgroup hierarchy): a path that is shared, or was told wrongly, is left alone.
+pub fn remove(id: &str, cgroups: &Cgroups, state_dir: &Path) {
+    let dirs = std::iter::once(&cgroups.unified)
+        .chain(cgroups.v1.values())
+        .map(PathBuf::from);
+    let dirs: Vec<_> = dirs.filter(|dir| is_of(dir, id) && dir.is_dir()).collect();
+    if !dirs.is_empty() {
+        match Layout::detect() {
+            Ok(layout) => dirs.iter().for_each(|dir| remove_cgroup(&layout, id, dir)),
+            Err(e) => tracing::warn!(container = id, "its cgroups cannot be removed: {e}"),
+        }
+    }
+    if is_of(state_dir, id) {
+        match fs::remove_dir_all(state_dir) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(container = id, dir = %state_dir.display(), "cannot be removed: {e}");
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Whether `dir` is an absolute path without `..` whose last component is the container's id.
+fn is_of(dir: &Path, id: &str) -> bool {
+    let plain = |c: Component<'_>| matches!(c, Component::RootDir | Component::Normal(_));
+    dir.is_absolute() && dir.components().all(plain) && dir.file_name().is_some_and(|n| n == id)
+}
+
+fn remove_cgroup(layout: &Layout, id: &str, dir: &Path) {
+    let Some(mount) = layout.mounts().iter().find(|m| dir.starts_with(&m.root)) else {
+        return;
+    };
+    let Ok(below) = dir.strip_prefix(&mount.root) else {
+        return;
+    };
+    let path = Path::new("/").join(below);
+    let Some(path) = path.to_str() else { return };
+    let layout = Layout::from_mounts(vec![mount.clone()]);
+    let removed = Cgroup::plan(&layout, Some(path), id).and_then(|cgroup| {
+        cgroup.kill_all(Signal::KILL.as_raw())?;
+        cgroup.remove()
+    });
+    match removed {
+        Ok(()) => {
+            tracing::info!(container = id, cgroup = %dir.display(), "removed what its runtime left")
+        }
+        Err(e) => tracing::warn!(container = id, "clearing up after its runtime: {e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_directories_of_the_container_are_touched() {
+        assert!(is_of(Path::new("/sys/fs/cgroup/docker/abc"), "abc"));
+        for other in [
+            "/sys/fs/cgroup/docker",
+            "abc",
+            "/x/../abc",
+            "/x/abc/..",
+            "/",
+            "",
+        ] {
+            assert!(!is_of(Path::new(other), "abc"), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_state_directory_goes_away_and_a_shared_one_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let state = dir.path().join("c1");
+        fs::create_dir(&state).unwrap();
+        fs::write(state.join("state.json"), "{}").unwrap();
+        remove("c1", &Cgroups::default(), dir.path());
+        assert!(state.exists());
+        remove("c1", &Cgroups::default(), &state);
+        remove("c1", &Cgroups::default(), &state);
+        assert!(!state.exists() && dir.path().exists());
+    }
+}

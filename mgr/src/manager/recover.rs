@@ -1,0 +1,181 @@
+//! After a start: which containers still live, which have ended meanwhile.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
+
+use rustix::fs::{Mode, OFlags};
+use sysbox_ipc::proto;
+
+use super::{Live, Manager};
+use crate::coherence::View;
+use crate::error::{Doing as _, Result};
+use crate::ids::host_root;
+use crate::leftovers;
+use crate::registry::{Process, Record, State as Life, VERSION, VolumeRecord, process};
+use crate::volumes::{Orphan, inode};
+
+impl Manager {
+    /// Brings the records up to date with the world. Nothing of a live container is touched.
+    pub(super) fn recover(&self) -> Result<()> {
+        self.adopt_orphans()?;
+        let records: Vec<Record> = self.lock().registry.iter().cloned().collect();
+        for record in records {
+            let id = record.id.clone();
+            let result = match record.state {
+                Life::Stopped => {
+                    if let Some(owner) = &record.owner {
+                        self.owners.watch(&id, &owner.path);
+                    }
+                    Ok(())
+                }
+                Life::Creating => self.undo(&record),
+                Life::Running | Life::Exited => match self.alive(&record) {
+                    Some((init, pidfd)) => self.take_up(&record, init, pidfd),
+                    None => {
+                        tracing::info!(container = id, "has ended while the manager was away");
+                        self.forget_files(&record);
+                        self.end(&record, false)
+                    }
+                },
+            };
+            result.doing(|| format!("taking up container {id}"))?;
+        }
+        self.sweep();
+        Ok(())
+    }
+
+    /// Volumes whose record was lost get one again, from what is written beside them.
+    fn adopt_orphans(&self) -> Result<()> {
+        let orphans = {
+            let state = self.lock();
+            self.volumes.orphans(|id| state.registry.get(id).is_some())
+        };
+        for Orphan { id, owner, stores } in
+            orphans.doing(|| "looking through the volumes".to_owned())?
+        {
+            tracing::warn!(
+                container = id,
+                "has volumes but no record; taken for a stopped container"
+            );
+            let volumes = stores.iter().map(|store| VolumeRecord {
+                name: store.name.to_owned(),
+                destination: store.destination.to_owned(),
+                new: false,
+            });
+            let mut state = self.lock();
+            let doing = || format!("recording container {id}");
+            let mut record = Record {
+                version: VERSION,
+                id: id.clone(),
+                key: state.registry.next_key().doing(doing)?,
+                state: Life::Stopped,
+                rootfs: owner.path.clone(),
+                owner: Some(owner),
+                uid_mappings: Vec::new(),
+                gid_mappings: Vec::new(),
+                cgroups: Default::default(),
+                state_dir: Default::default(),
+                boot_id: self.boot_id.clone(),
+                creator: None,
+                init: None,
+                userns_inode: 0,
+                root_mount: None,
+                created_boottime_ns: 0,
+                volumes: volumes.collect(),
+            };
+            record.stop();
+            state.registry.put(record).doing(doing)?;
+        }
+        Ok(())
+    }
+
+    /// A registration that was under way when the manager died. Its runtime cannot commit it any
+    /// more; if it lives it sees that and cleans up itself.
+    fn undo(&self, record: &Record) -> std::io::Result<()> {
+        tracing::info!(
+            container = record.id,
+            "its creation was interrupted; taken back"
+        );
+        self.forget_files(record);
+        let same_boot = record.boot_id == self.boot_id;
+        let runtime_lives = same_boot && record.creator.is_some_and(|c| c.open().is_some());
+        if same_boot && !runtime_lives {
+            leftovers::remove(&record.id, &record.cgroups, &record.state_dir);
+        }
+        self.end(record, true)
+    }
+
+    /// `sysbox-fs` of this boot may know the container still.
+    fn forget_files(&self, record: &Record) {
+        if record.boot_id == self.boot_id {
+            self.fs.remove_later(&record.id);
+        }
+    }
+
+    fn alive(&self, record: &Record) -> Option<(Process, OwnedFd)> {
+        let init = record.init.filter(|_| record.boot_id == self.boot_id)?;
+        Some((init, init.open()?))
+    }
+
+    /// A container that runs on.
+    fn take_up(&self, record: &Record, init: Process, pidfd: OwnedFd) -> std::io::Result<()> {
+        let id = &record.id;
+        let userns = std::fs::File::open(format!("/proc/{}/ns/user", init.pid)).map(OwnedFd::from);
+        // Init may have gone into a namespace of its own making; that one is not the container's.
+        let ours = |ns: &OwnedFd| inode(ns).is_ok_and(|inode| inode == record.userns_inode);
+        let userns = userns.ok().filter(ours);
+        if userns.is_none() {
+            tracing::warn!(
+                container = id,
+                "its user namespace is not found; `exec` will not work until it is started anew"
+            );
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let view = rustix::fs::open(&record.rootfs, flags, Mode::empty())
+            .ok()
+            .and_then(View::new);
+        let view = view.map(Arc::new);
+        if let Some(view) = &view {
+            view.set_container(self.container_root(record, init));
+            self.coherence.watch(id, Arc::clone(view), &record.rootfs);
+        }
+        if let (Some(uid), Some(gid)) = (
+            host_root(&record.uid_mappings),
+            host_root(&record.gid_mappings),
+        ) {
+            self.fs.add_later(proto::AddContainer {
+                id: id.clone(),
+                key: record.key,
+                uid,
+                gid,
+                cgroups: Some((&record.cgroups).into()),
+                created_boottime_ns: record.created_boottime_ns,
+            });
+        }
+        let mut state = self.lock();
+        state.live.insert(
+            id.clone(),
+            Live {
+                container: None,
+                userns,
+                view,
+            },
+        );
+        state
+            .registry
+            .update(id, |record| record.state = Life::Running)?;
+        drop(state);
+        self.inits.watch(record.key, pidfd)
+    }
+
+    /// The root of a running init, if it is the mount that it had at commit. By now init is hostile
+    /// and may have another root, of a file system that it serves itself: so only the mount's id is
+    /// compared, which asks no file system.
+    fn container_root(&self, record: &Record, init: Process) -> Option<OwnedFd> {
+        let at_commit = record.root_mount?;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root =
+            rustix::fs::open(format!("/proc/{}/root", init.pid), flags, Mode::empty()).ok()?;
+        (process::fdinfo(root.as_fd(), "mnt_id:") == Some(at_commit)).then_some(root)
+    }
+}

@@ -1,0 +1,277 @@
+//! `Register`: everything that a new container needs from the manager.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustix::fs::{FileType, fstat};
+use sysbox_ipc::proto;
+
+use super::{Live, Manager, Opaque, Runtime, validate};
+use crate::broker;
+use crate::coherence::View;
+use crate::error::{Doing as _, Error, Result};
+use crate::fs_link::Reserved;
+use crate::ids::{IdMapping, host_ranges, host_root};
+use crate::registry::{Process, Record, State as Life, VERSION, VolumeRecord, process};
+use crate::volumes::{Owner, inode, upper_of};
+
+/// A successful registration.
+#[derive(Debug)]
+pub struct Registered {
+    /// The answer.
+    pub reply: proto::Registered,
+    /// The container's user namespace, to be sent along.
+    pub userns: OwnedFd,
+}
+
+impl Manager {
+    /// Registers a container. On failure nothing of it is left; on success it must be followed by
+    /// [`commit`](Self::commit) or [`roll_back`](Self::roll_back).
+    ///
+    /// `creator`: the runtime process that asks.
+    pub fn register(
+        &self,
+        request: proto::Register,
+        rootfs: OwnedFd,
+        creator: Option<Process>,
+    ) -> Result<Registered> {
+        let (uids, gids) = validate::request(&request)?;
+        let stat = fstat(&rootfs).doing(|| format!("looking at rootfs {}", request.rootfs))?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+            let rootfs = &request.rootfs;
+            return Err(Error::new(format!("rootfs {rootfs} is not a directory")));
+        }
+        // Before anything is made: the usual reason for a failure is that a daemon is not running.
+        let fs = self.fs.reserve(&request.id)?;
+        self.sweep();
+        let owner = request
+            .inner_stores
+            .then(|| owner(&request, &rootfs))
+            .transpose()?;
+
+        let record = self.enter(&request, uids, gids, owner, creator)?;
+        let id = record.id.clone();
+        self.equip(&request, record, rootfs, &fs).inspect_err(|_| {
+            // Rolling back calls sysbox-fs, for which it needs the turn that we have.
+            drop(fs);
+            self.roll_back(&id, Runtime::Alive);
+        })
+    }
+
+    /// Gives the container ids and writes its first record.
+    fn enter(
+        &self,
+        request: &proto::Register,
+        uids: Vec<IdMapping>,
+        gids: Vec<IdMapping>,
+        owner: Option<Owner>,
+        creator: Option<Process>,
+    ) -> Result<Record> {
+        let id = &request.id;
+        let mut state = self.lock();
+        let (volumes, owner) = match state.registry.get(id) {
+            Some(old) if old.is_live() => {
+                let remedy = if old.state == Life::Exited {
+                    "delete it first"
+                } else {
+                    "choose another id"
+                };
+                return Err(Error::new(format!(
+                    "container {id} exists already ({})",
+                    old.state.name()
+                ))
+                .remedy(remedy));
+            }
+            // Without inner stores this time, the volumes and their owner just wait for the next.
+            Some(old) => (
+                self.kept_volumes(old, owner.as_ref())?,
+                owner.or_else(|| old.owner.clone()),
+            ),
+            None => (Vec::new(), owner),
+        };
+        let (uids, gids) = if uids.is_empty() {
+            let used: Vec<_> = state
+                .registry
+                .ids_in_use()
+                .map(|(range, _)| range)
+                .collect();
+            let range = state.ids.allocate(&used, request.id_range_size)?;
+            (vec![IdMapping::whole(range)], vec![IdMapping::whole(range)])
+        } else {
+            for wanted in host_ranges(&uids).chain(host_ranges(&gids)) {
+                let mut used = state.registry.ids_in_use();
+                if let Some((taken, other)) = used.find(|(range, _)| range.overlaps(wanted)) {
+                    return Err(Error::new(format!(
+                        "the mappings of container {id} have host ids {wanted}, but container {other} has {taken}: they could reach each other"
+                    ))
+                    .remedy("give each container a range of its own, or leave the mappings out"));
+                }
+            }
+            (uids, gids)
+        };
+        let doing = || format!("recording container {id}");
+        let record = Record {
+            version: VERSION,
+            id: id.clone(),
+            key: state.registry.next_key().doing(doing)?,
+            state: Life::Creating,
+            rootfs: PathBuf::from(&request.rootfs),
+            owner,
+            uid_mappings: uids,
+            gid_mappings: gids,
+            cgroups: request.cgroups.clone().unwrap_or_default().into(),
+            state_dir: PathBuf::from(&request.state_dir),
+            boot_id: self.boot_id.clone(),
+            creator,
+            init: None,
+            userns_inode: 0,
+            root_mount: None,
+            created_boottime_ns: process::now_ns(),
+            volumes,
+        };
+        state.registry.put(record.clone()).doing(doing)?;
+        state.live.insert(id.clone(), Live::default());
+        Ok(record)
+    }
+
+    /// The volumes that a stopped container of this id has. They are another container's, and deleted,
+    /// if the owner is not the same.
+    fn kept_volumes(&self, old: &Record, owner: Option<&Owner>) -> Result<Vec<VolumeRecord>> {
+        match (&old.owner, owner) {
+            (Some(then), Some(now)) if !then.is(now) => {
+                let id = &old.id;
+                tracing::warn!(
+                    container = id,
+                    "had volumes under another owner ({}); they are removed",
+                    then.path.display()
+                );
+                self.volumes
+                    .discard_all(id)
+                    .doing(|| format!("removing the volumes of an earlier container {id}"))?;
+                Ok(Vec::new())
+            }
+            _ => Ok(old.volumes.clone()),
+        }
+    }
+
+    /// Makes what the record promises.
+    fn equip(
+        &self,
+        request: &proto::Register,
+        mut record: Record,
+        rootfs: OwnedFd,
+        fs: &Reserved,
+    ) -> Result<Registered> {
+        let id = record.id.clone();
+        let userns = sysbox_kernel::ns::user_namespace(
+            &record
+                .uid_mappings
+                .iter()
+                .map(Into::into)
+                .collect::<Vec<_>>(),
+            &record
+                .gid_mappings
+                .iter()
+                .map(Into::into)
+                .collect::<Vec<_>>(),
+        )
+        .doing(|| format!("making the user namespace of container {id}"))
+        .map_err(|e| e.remedy("see that sysctl user.max_user_namespaces is large enough"))?;
+        record.userns_inode = inode(&userns).doing(|| "looking at a user namespace".to_owned())?;
+
+        let volumes = self.make_volumes(request, &mut record, &rootfs)?;
+        let missing = || Error::new(format!("the mappings of container {id} have no root"));
+        let added = fs.add(proto::AddContainer {
+            id: id.clone(),
+            key: record.key,
+            uid: host_root(&record.uid_mappings).ok_or_else(missing)?,
+            gid: host_root(&record.gid_mappings).ok_or_else(missing)?,
+            cgroups: Some((&record.cgroups).into()),
+            created_boottime_ns: record.created_boottime_ns,
+        })?;
+
+        let container = broker::Container {
+            id: id.clone(),
+            userns: userns
+                .try_clone()
+                .doing(|| "copying a descriptor".to_owned())?,
+            emulated_dir: PathBuf::from(&added.emulated_dir),
+            emulated_files: added.emulated_files.clone(),
+        };
+        let live = Live {
+            container: Some(Opaque(Arc::new(container))),
+            userns: None,
+            view: View::new(rootfs).map(Arc::new),
+        };
+        self.lock().live.insert(id, live);
+        Ok(Registered {
+            reply: proto::Registered {
+                uid_mappings: record.uid_mappings.iter().map(Into::into).collect(),
+                gid_mappings: record.gid_mappings.iter().map(Into::into).collect(),
+                volumes,
+                emulated_dir: added.emulated_dir,
+                emulated_files: added.emulated_files,
+            },
+            userns,
+        })
+    }
+
+    /// Makes the volumes that the container needs and has not yet.
+    fn make_volumes(
+        &self,
+        request: &proto::Register,
+        record: &mut Record,
+        rootfs: &OwnedFd,
+    ) -> Result<Vec<proto::Volume>> {
+        let id = &request.id;
+        let kept: Vec<_> = record.volumes.iter().map(|v| v.name.clone()).collect();
+        let has = |name: &str| kept.iter().any(|k| k == name);
+        let plan = if request.inner_stores {
+            self.volumes
+                .plan(rootfs.as_fd(), &request.mount_destinations, has)
+        } else {
+            Vec::new()
+        };
+        for planned in plan.iter().filter(|p| !has(p.store.name)) {
+            record.volumes.push(VolumeRecord {
+                name: planned.store.name.to_owned(),
+                destination: planned.store.destination.to_owned(),
+                new: true,
+            });
+        }
+        // Written before they are made: a crash in between leaves none that no record names.
+        self.lock()
+            .registry
+            .put(record.clone())
+            .doing(|| format!("recording container {id}"))?;
+        let mut volumes = Vec::new();
+        for planned in &plan {
+            if let Some(owner) = record.owner.as_ref().filter(|_| !has(planned.store.name)) {
+                self.volumes.create(id, owner, planned)?;
+            }
+            volumes.push(proto::Volume {
+                source: self
+                    .volumes
+                    .path(id, planned.store.name)
+                    .display()
+                    .to_string(),
+                destination: planned.store.destination.to_owned(),
+            });
+        }
+        Ok(volumes)
+    }
+}
+
+/// What the volumes will live as long as.
+fn owner(request: &proto::Register, rootfs: &OwnedFd) -> Result<Owner> {
+    let path = if !request.owner_dir.is_empty() {
+        PathBuf::from(&request.owner_dir)
+    } else {
+        upper_of(rootfs).unwrap_or_else(|| PathBuf::from(&request.rootfs))
+    };
+    Owner::of(&path).doing(|| {
+        let (path, id) = (path.display(), &request.id);
+        format!("looking at {path}, which the volumes of container {id} are to live as long as")
+    })
+}

@@ -1,0 +1,158 @@
+//! The ends of a container: unregistered, rolled back, removed by the engine.
+
+use std::os::fd::AsFd as _;
+use std::time::Duration;
+
+use super::{Live, Manager, Runtime, unknown};
+use crate::error::{Doing as _, Error, Result};
+use crate::leftovers;
+use crate::registry::{Record, State as Life, process};
+use crate::volumes::Presence;
+
+/// How long `delete` waits for an init that was just killed to be dead.
+const DYING: Duration = Duration::from_secs(2);
+
+impl Manager {
+    /// `Unregister`: the runtime has deleted the container. Its volumes stay for as long as the
+    /// engine keeps the container.
+    pub fn unregister(&self, id: &str) -> Result<()> {
+        let record = match self.lock().registry.get(id) {
+            None => return Ok(()),
+            Some(record) if record.state == Life::Stopped => return Ok(()),
+            Some(record) => record.clone(),
+        };
+        if record.state == Life::Creating {
+            return Err(Error::new(format!("container {id} is still being created")));
+        }
+        // Its ids would be given to another while its processes have them.
+        if let Some(init) = record.init
+            && let Some(pidfd) = init.open()
+            && !process::wait_dead(pidfd.as_fd(), DYING)
+        {
+            return Err(Error::new(format!(
+                "container {id} still runs (init is process {})",
+                init.pid
+            ))
+            .remedy("kill it first"));
+        }
+        let Some(live) = self.take(id, record.key) else {
+            return Err(unknown(id));
+        };
+        self.let_go(&record, live);
+        self.end(&record, false)
+            .doing(|| format!("recording the end of container {id}"))
+    }
+
+    /// Takes back a registration that was not committed: ids, virtualised files, the volumes that
+    /// were made for it; of a dead runtime also cgroups and state directory.
+    pub fn roll_back(&self, id: &str, runtime: Runtime) {
+        let record = match self.lock().registry.get(id) {
+            Some(record) if record.state == Life::Creating => record.clone(),
+            _ => return,
+        };
+        let Some(live) = self.take(id, record.key) else {
+            return;
+        };
+        tracing::info!(container = id, ?runtime, "registration taken back");
+        self.let_go(&record, live);
+        if runtime == Runtime::Dead {
+            leftovers::remove(id, &record.cgroups, &record.state_dir);
+        }
+        if let Err(e) = self.end(&record, true) {
+            tracing::error!(
+                container = id,
+                "recording that its creation was taken back: {e}"
+            );
+        }
+    }
+
+    /// Takes a container's descriptors out of the table: from now on this thread alone works on it.
+    fn take(&self, id: &str, key: u32) -> Option<Live> {
+        let mut state = self.lock();
+        state.registry.get(id).filter(|record| record.key == key)?;
+        state.live.remove(id)
+    }
+
+    /// Ends what others do for the container.
+    fn let_go(&self, record: &Record, live: Live) {
+        self.inits.forget(record.key);
+        if let Some(view) = &live.view {
+            view.set_container(None);
+        }
+        self.coherence.forget(&record.id);
+        self.fs.remove(&record.id);
+    }
+
+    /// Writes the end of a container that was live: "stopped" if it has volumes, nothing if not.
+    /// `undo`: volumes that its registration made are deleted.
+    pub(super) fn end(&self, record: &Record, undo: bool) -> std::io::Result<()> {
+        let mut stopped = record.clone();
+        if undo {
+            for volume in record.volumes.iter().filter(|v| v.new) {
+                self.volumes.discard(&record.id, &volume.name)?;
+            }
+            stopped.volumes.retain(|v| !v.new);
+        }
+        stopped.stop();
+        if stopped.volumes.is_empty() {
+            return self.lock().registry.remove(&record.id);
+        }
+        self.lock().registry.put(stopped)?;
+        if let Some(owner) = &record.owner {
+            self.owners.watch(&record.id, &owner.path);
+        }
+        // The engine may have removed the container while we did not watch.
+        self.sweep_one(&record.id);
+        Ok(())
+    }
+
+    /// Removes the volumes of all stopped containers whose owner is gone.
+    pub fn sweep(&self) {
+        let stopped: Vec<String> = {
+            let state = self.lock();
+            state
+                .registry
+                .iter()
+                .filter(|r| !r.is_live())
+                .map(|r| r.id.clone())
+                .collect()
+        };
+        stopped.iter().for_each(|id| self.sweep_one(id));
+    }
+
+    /// Removes the volumes of a stopped container if its owner is gone.
+    pub(super) fn sweep_one(&self, id: &str) {
+        let looked_at = match self.lock().registry.get(id) {
+            Some(record) if !record.is_live() => record.clone(),
+            _ => return,
+        };
+        let Some(owner) = &looked_at.owner else {
+            return;
+        };
+        match owner.presence() {
+            Presence::Present | Presence::Unknown => return,
+            Presence::Gone => {}
+        }
+        let mut state = self.lock();
+        // It may have been registered again meanwhile.
+        if state.registry.get(id) != Some(&looked_at) {
+            return;
+        }
+        let removed = self
+            .volumes
+            .discard_all(id)
+            .and_then(|()| state.registry.remove(id));
+        drop(state);
+        self.owners.forget(id);
+        match removed {
+            Ok(()) => tracing::info!(
+                container = id,
+                "removed by its engine, and so are its volumes"
+            ),
+            Err(e) => tracing::warn!(
+                container = id,
+                "removing its volumes, which is tried again: {e}"
+            ),
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+/// Manages system containers: id ranges, volumes of inner engines, mounts made inside.
+#[derive(Clone, Debug, clap::Parser)]
+#[command(name = "sysbox-mgr", version)]
+pub struct Options {
+    /// Directory of the sockets and the pid file [default: /run/sysbox, or $SYSBOX_RUN_DIR]
+    #[arg(long, value_name = "DIR")]
+    pub run_dir: Option<PathBuf>,
+
+    /// Directory of the containers' records and volumes; it must survive a reboot
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/sysbox")]
+    pub data_root: PathBuf,
+
+    /// What to log: error, warn, info, debug, trace, or a tracing filter
+    #[arg(long, value_name = "LEVEL", default_value = "info")]
+    pub log_level: String,
+
+    /// User whose entries in the subordinate id files are given to containers
+    #[arg(long, value_name = "USER", default_value = "sysbox")]
+    pub subid_user: String,
+
+    /// File with the subordinate user ids, subuid(5)
+    #[arg(long, value_name = "FILE", default_value = "/etc/subuid")]
+    pub subuid_file: PathBuf,
+
+    /// File with the subordinate group ids, subgid(5)
+    #[arg(long, value_name = "FILE", default_value = "/etc/subgid")]
+    pub subgid_file: PathBuf,
+}

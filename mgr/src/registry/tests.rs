@@ -1,0 +1,84 @@
+use std::fs;
+
+use super::*;
+
+fn record(id: &str, key: u32) -> Record {
+    Record {
+        version: VERSION,
+        id: id.to_owned(),
+        key,
+        state: State::Running,
+        rootfs: "/rootfs".into(),
+        owner: None,
+        uid_mappings: vec![],
+        gid_mappings: vec![],
+        cgroups: Cgroups::default(),
+        state_dir: "/run/x".into(),
+        boot_id: process::boot_id(),
+        creator: None,
+        init: None,
+        userns_inode: 0,
+        root_mount: None,
+        created_boottime_ns: 0,
+        volumes: vec![],
+    }
+}
+
+#[test]
+fn records_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = Registry::open(dir.path()).unwrap();
+    let key = registry.next_key().unwrap();
+    registry.put(record("a", key)).unwrap();
+    registry
+        .update("a", |r| r.state = State::Exited)
+        .unwrap()
+        .unwrap();
+    assert!(registry.update("b", |_| ()).unwrap().is_none());
+
+    let mut again = Registry::open(dir.path()).unwrap();
+    assert_eq!(again.get("a").unwrap().state, State::Exited);
+    assert!(again.next_key().unwrap() > key);
+    again.remove("a").unwrap();
+    again.remove("a").unwrap();
+    assert_eq!(Registry::open(dir.path()).unwrap().iter().count(), 0);
+}
+
+#[test]
+fn unreadable_records_are_set_aside_and_the_others_are_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let containers = dir.path().join("containers");
+    let mut registry = Registry::open(dir.path()).unwrap();
+    registry.put(record("good", 1)).unwrap();
+    registry
+        .put(Record {
+            version: VERSION + 1,
+            ..record("newer", 2)
+        })
+        .unwrap();
+    fs::write(containers.join("cut.json"), "{\"version\":1,\"id\":\"cu").unwrap();
+    fs::write(containers.join("empty.json"), "").unwrap();
+    fs::copy(containers.join("good.json"), containers.join("other.json")).unwrap();
+    fs::write(containers.join("9.tmp"), "half").unwrap();
+
+    let again = Registry::open(dir.path()).unwrap();
+    assert_eq!(
+        again.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(),
+        ["good"]
+    );
+    let mut names: Vec<_> = fs::read_dir(&containers)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    assert_eq!(
+        names,
+        [
+            "cut.json.corrupt",
+            "empty.json.corrupt",
+            "good.json",
+            "newer.json.corrupt",
+            "other.json.corrupt"
+        ]
+    );
+}
