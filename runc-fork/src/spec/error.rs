@@ -40,18 +40,10 @@ impl Error {
         reason: impl Into<String>,
         remedy: impl Into<String>,
     ) -> Self {
-        Self::Field {
-            field: field.into(),
-            reason: reason.into(),
-            remedy: remedy.into(),
-        }
+        Self::Field { field: field.into(), reason: reason.into(), remedy: remedy.into() }
     }
 }
 
 fn remedy_in_brackets(remedy: &str) -> String {
-    if remedy.is_empty() {
-        String::new()
-    } else {
-        format!(" ({remedy})")
-    }
+    if remedy.is_empty() { String::new() } else { format!(" ({remedy})") }
 }

@@ -64,26 +64,16 @@ pub fn hints(loaded: &Loaded, options: &Options) -> Result<Hints, Error> {
     let spec = &loaded.spec;
     let docker_dir = docker_directory(spec);
     let docker = docker_dir.map(read_host_config).unwrap_or_default();
-    let rootfs = open(
-        &loaded.rootfs,
-        OFlags::PATH | OFlags::CLOEXEC,
-        Mode::empty(),
-    )
-    .map_err(|e| Error::Read {
-        path: loaded.rootfs.clone(),
-        source: e.into(),
-    })?;
+    let rootfs = open(&loaded.rootfs, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .map_err(|e| Error::Read { path: loaded.rootfs.clone(), source: e.into() })?;
     let init_system = match options.init_system {
         Some(Stated::Is(init)) => Some(init),
         Some(Stated::None) => None,
-        None => spec
-            .process()
-            .as_ref()
-            .and_then(|process| recognise(&rootfs, process)),
+        None => spec.process().as_ref().and_then(|process| recognise(&rootfs, process)),
     };
     Ok(Hints {
         engine: engine(spec, docker_dir.is_some()),
-        host_user_namespace: docker.host_user_namespace,
+        host_user_namespace: docker.user_namespace == "host",
         privileged: docker.privileged || looks_privileged(spec),
         init_system,
         owner_dir: owner_directory(&loaded.rootfs, docker_dir),
@@ -94,9 +84,7 @@ pub fn hints(loaded: &Loaded, options: &Options) -> Result<Hints, Error> {
 fn docker_directory(spec: &Spec) -> Option<&Path> {
     const FILES: [&str; 3] = ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts"];
     spec.mounts().iter().flatten().find_map(|mount| {
-        let wanted = FILES
-            .iter()
-            .any(|file| mount.destination() == Path::new(file));
+        let wanted = FILES.iter().any(|file| mount.destination() == Path::new(file));
         let directory = mount.source().as_deref().filter(|_| wanted)?.parent()?;
         let id = directory.file_name()?.to_str()?;
         let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -105,6 +93,7 @@ fn docker_directory(spec: &Spec) -> Option<&Path> {
     })
 }
 
+/// What `docker run` was asked for.
 #[derive(Default, serde::Deserialize)]
 #[serde(default)]
 struct HostConfig {
@@ -114,33 +103,17 @@ struct HostConfig {
     privileged: bool,
 }
 
-#[derive(Default)]
-struct Docker {
-    host_user_namespace: bool,
-    privileged: bool,
-}
-
-/// What `docker run` was asked for. It only leads to better messages, so a file that can't be
-/// understood is the same as none.
-fn read_host_config(directory: &Path) -> Docker {
+/// Reads it. It only leads to better messages, so a file that can't be understood is the same as
+/// none.
+fn read_host_config(directory: &Path) -> HostConfig {
     const MAX_SIZE: u64 = 1 << 20;
-    let config: Option<HostConfig> = read_bounded(&directory.join("hostconfig.json"), MAX_SIZE)
-        .ok()
-        .and_then(|text| serde_json::from_slice(&text).ok());
-    let config = config.unwrap_or_default();
-    Docker {
-        host_user_namespace: config.user_namespace == "host",
-        privileged: config.privileged,
-    }
+    let text = read_bounded(&directory.join("hostconfig.json"), MAX_SIZE);
+    text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
 fn engine(spec: &Spec, is_docker: bool) -> Engine {
     let annotations = spec.annotations().iter().flatten();
-    let has = |prefix: &str| {
-        annotations
-            .clone()
-            .any(|(name, _)| name.starts_with(prefix))
-    };
+    let has = |prefix: &str| annotations.clone().any(|(name, _)| name.starts_with(prefix));
     if is_docker {
         Engine::Docker
     } else if has("io.podman.") || has("io.container.manager") {
@@ -161,24 +134,15 @@ fn looks_privileged(spec: &Spec) -> bool {
     let Some(linux) = spec.linux() else {
         return false;
     };
-    let rules = linux
-        .resources()
-        .as_ref()
-        .and_then(|r| r.devices().as_deref());
+    let rules = linux.resources().as_ref().and_then(|r| r.devices().as_deref());
     let every_device = rules
         .unwrap_or_default()
         .last()
         .is_some_and(|rule| rule.allow() && rule.major().is_none() && rule.minor().is_none());
-    let capabilities = spec
-        .process()
-        .as_ref()
-        .and_then(|process| process.capabilities().as_ref());
+    let capabilities = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
     let bounding = capabilities.and_then(|capabilities| capabilities.bounding().as_ref());
-    let every_capability = bounding.is_some_and(|set| {
-        [SysAdmin, SysModule, SysRawio]
-            .iter()
-            .all(|c| set.contains(c))
-    });
+    let every_capability =
+        bounding.is_some_and(|set| [SysAdmin, SysModule, SysRawio].iter().all(|c| set.contains(c)));
     let none_masked = linux.masked_paths().as_ref().is_none_or(Vec::is_empty);
     every_device && every_capability && none_masked
 }
@@ -210,12 +174,7 @@ mod tests {
 
     fn loaded(spec: Spec, rootfs: &Path) -> Loaded {
         let rootfs = rootfs.to_owned();
-        Loaded {
-            spec,
-            bundle: "/bundle".into(),
-            rootfs,
-            warnings: Vec::new(),
-        }
+        Loaded { spec, bundle: "/bundle".into(), rootfs, warnings: Vec::new() }
     }
 
     /// A Docker bundle whose container directory is in `dir` and holds this host configuration.
@@ -236,11 +195,7 @@ mod tests {
     fn docker_is_asked_what_the_spec_does_not_say() {
         let dir = tempfile::tempdir().unwrap();
         let rows = [
-            (
-                r#"{"UsernsMode": "host", "Privileged": false}"#,
-                true,
-                false,
-            ),
+            (r#"{"UsernsMode": "host", "Privileged": false}"#, true, false),
             (r#"{"UsernsMode": "", "Privileged": true}"#, false, true),
             ("{}", false, false),
             ("no json", false, false),
@@ -249,10 +204,7 @@ mod tests {
             let spec = with_host_config(dir.path(), host_config);
             let hints = hints(&loaded(spec, dir.path()), &Options::default()).unwrap();
             assert_eq!(hints.engine, Engine::Docker);
-            assert_eq!(
-                hints.host_user_namespace, host_user_namespace,
-                "{host_config}"
-            );
+            assert_eq!(hints.host_user_namespace, host_user_namespace, "{host_config}");
             assert_eq!(hints.privileged, privileged, "{host_config}");
         }
     }
@@ -275,10 +227,7 @@ mod tests {
         let rows = [
             (json!({"io.container.manager": "libpod"}), Engine::Podman),
             (json!({"io.kubernetes.cri-o.Name": "x"}), Engine::CriO),
-            (
-                json!({"io.kubernetes.cri.container-type": "container"}),
-                Engine::Containerd,
-            ),
+            (json!({"io.kubernetes.cri.container-type": "container"}), Engine::Containerd),
             (json!({"my.own": "x"}), Engine::Unknown),
         ];
         for (annotations, expected) in rows {
@@ -289,32 +238,20 @@ mod tests {
             assert_eq!(engine(&spec, docker_directory(&spec).is_some()), expected);
         }
         let spec = docker(|_| {});
-        assert!(
-            docker_directory(&spec)
-                .unwrap()
-                .starts_with("/var/lib/docker/containers")
-        );
+        assert!(docker_directory(&spec).unwrap().starts_with("/var/lib/docker/containers"));
     }
 
     #[test]
     fn the_owner_is_what_the_engine_removes() {
         let container = Path::new("/var/lib/docker/containers/abc");
         let rows = [
-            (
-                "/var/lib/docker/overlay2/1f/merged",
-                Some(container),
-                "/var/lib/docker/overlay2/1f",
-            ),
+            ("/var/lib/docker/overlay2/1f/merged", Some(container), "/var/lib/docker/overlay2/1f"),
             (
                 "/var/lib/containers/storage/overlay/1f/merged",
                 None,
                 "/var/lib/containers/storage/overlay/1f",
             ),
-            (
-                "/var/lib/docker/vfs/dir/1f",
-                Some(container),
-                "/var/lib/docker/containers/abc",
-            ),
+            ("/var/lib/docker/vfs/dir/1f", Some(container), "/var/lib/docker/containers/abc"),
             (
                 "/run/containerd/task/moby/1f/rootfs",
                 Some(container),
@@ -324,10 +261,7 @@ mod tests {
             ("/srv/merged", None, "/srv/merged"),
         ];
         for (rootfs, docker_dir, expected) in rows {
-            assert_eq!(
-                owner_directory(Path::new(rootfs), docker_dir),
-                Path::new(expected)
-            );
+            assert_eq!(owner_directory(Path::new(rootfs), docker_dir), Path::new(expected));
         }
     }
 
@@ -339,10 +273,7 @@ mod tests {
         let spec = docker(|json| json["process"]["args"] = json!(["/bin/systemd"]));
         let loaded = loaded(spec, dir.path());
         let with = |init_system| {
-            let options = Options {
-                init_system,
-                ..Options::default()
-            };
+            let options = Options { init_system, ..Options::default() };
             hints(&loaded, &options).unwrap().init_system
         };
         assert_eq!(with(None), Some(InitSystem::Systemd));

@@ -29,14 +29,8 @@ pub enum InitSystem {
 
 impl InitSystem {
     /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Systemd,
-        Self::OpenRc,
-        Self::S6,
-        Self::Runit,
-        Self::Busybox,
-        Self::Sysvinit,
-    ];
+    pub const ALL: [Self; 6] =
+        [Self::Systemd, Self::OpenRc, Self::S6, Self::Runit, Self::Busybox, Self::Sysvinit];
 
     /// Its name, as in the annotation `io.sysbox.init-system`.
     pub fn name(self) -> &'static str {
@@ -91,14 +85,7 @@ pub fn recognise(rootfs: impl AsFd, process: &Process) -> Option<InitSystem> {
     let called = typed.file_name()?.to_str()?;
     let exists = |path: &str| {
         let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        openat2(
-            rootfs,
-            path,
-            OFlags::PATH | OFlags::CLOEXEC,
-            Mode::empty(),
-            resolve,
-        )
-        .is_ok()
+        openat2(rootfs, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve).is_ok()
     };
     match found.file_name()?.to_str()? {
         "systemd" => Some(InitSystem::Systemd),
@@ -123,14 +110,9 @@ fn candidates(name: &Path, process: &Process) -> Vec<PathBuf> {
         return vec![process.cwd().join(name)];
     }
     let env = process.env().as_deref().unwrap_or_default();
-    let path = env
-        .iter()
-        .rev()
-        .find_map(|entry| entry.strip_prefix("PATH="));
+    let path = env.iter().rev().find_map(|entry| entry.strip_prefix("PATH="));
     let directories = path.unwrap_or("/bin:/usr/bin").split(':');
-    directories
-        .map(|directory| process.cwd().join(directory).join(name))
-        .collect()
+    directories.map(|directory| process.cwd().join(directory).join(name)).collect()
 }
 
 /// The name that the search ended at.
@@ -143,10 +125,7 @@ fn resolved_path(file: &OwnedFd) -> Option<PathBuf> {
 
 /// System V's init lives there; a program that somebody calls /init or /app/init is something else.
 fn is_in_sbin(found: &Path) -> bool {
-    found
-        .parent()
-        .and_then(Path::file_name)
-        .is_some_and(|parent| parent == "sbin")
+    found.parent().and_then(Path::file_name).is_some_and(|parent| parent == "sbin")
 }
 
 #[cfg(test)]
@@ -170,10 +149,7 @@ mod tests {
             }
         }
         let process = json!({"cwd": "/", "user": {"uid": 0, "gid": 0}, "args": args, "env": env});
-        recognise(
-            File::open(dir.path()).unwrap(),
-            &serde_json::from_value(process).unwrap(),
-        )
+        recognise(File::open(dir.path()).unwrap(), &serde_json::from_value(process).unwrap())
     }
 
     #[test]
@@ -186,26 +162,12 @@ mod tests {
             ("sbin", "usr/sbin"),
             ("bin/bash", ""),
         ];
-        let alpine = [
-            ("bin/busybox", ""),
-            ("sbin/init", "/bin/busybox"),
-            ("bin/sh", "busybox"),
-        ];
+        let alpine = [("bin/busybox", ""), ("sbin/init", "/bin/busybox"), ("bin/sh", "busybox")];
         let path = ["PATH=/usr/local/sbin:/usr/sbin"];
-        type Row<'a> = (
-            &'a [(&'a str, &'a str)],
-            &'a [&'a str],
-            &'a [&'a str],
-            Option<InitSystem>,
-        );
+        type Row<'a> = (&'a [(&'a str, &'a str)], &'a [&'a str], &'a [&'a str], Option<InitSystem>);
         let rows: [Row<'_>; 16] = [
             (&debian, &["/sbin/init"], &[], Some(Systemd)),
-            (
-                &debian,
-                &["/lib/systemd/systemd", "--log-level=debug"],
-                &[],
-                Some(Systemd),
-            ),
+            (&debian, &["/lib/systemd/systemd", "--log-level=debug"], &[], Some(Systemd)),
             (&debian, &["sbin/init"], &[], Some(Systemd)),
             (&debian, &["init"], &path, Some(Systemd)),
             (&debian, &["init"], &[], None),
@@ -215,24 +177,9 @@ mod tests {
             (&alpine, &["/sbin/init"], &[], Some(Busybox)),
             (&alpine, &["busybox", "init"], &["PATH=/bin"], Some(Busybox)),
             (&alpine, &["/bin/sh"], &[], None),
-            (
-                &[("sbin/openrc-init", "")],
-                &["/sbin/openrc-init"],
-                &[],
-                Some(OpenRc),
-            ),
-            (
-                &[("init", ""), ("etc/s6-overlay", "/")],
-                &["/init"],
-                &[],
-                Some(S6),
-            ),
-            (
-                &[("usr/bin/runsvdir", "")],
-                &["/usr/bin/runsvdir", "/etc/service"],
-                &[],
-                Some(Runit),
-            ),
+            (&[("sbin/openrc-init", "")], &["/sbin/openrc-init"], &[], Some(OpenRc)),
+            (&[("init", ""), ("etc/s6-overlay", "/")], &["/init"], &[], Some(S6)),
+            (&[("usr/bin/runsvdir", "")], &["/usr/bin/runsvdir", "/etc/service"], &[], Some(Runit)),
             (&[("sbin/init", "")], &["/sbin/init"], &[], Some(Sysvinit)),
             (&[("init", "")], &["/init"], &[], None),
         ];
@@ -248,10 +195,7 @@ mod tests {
         let target = outside.path().join("systemd");
         let layout = [("sbin/init", target.to_str().unwrap())];
         assert_eq!(recognised(&layout, &["/sbin/init"], &[]), None);
-        assert_eq!(
-            recognised(&[("sbin/init", "/sbin/init")], &["/sbin/init"], &[]),
-            None
-        );
+        assert_eq!(recognised(&[("sbin/init", "/sbin/init")], &["/sbin/init"], &[]), None);
     }
 
     #[test]

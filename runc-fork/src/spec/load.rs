@@ -38,10 +38,8 @@ pub struct Loaded {
 /// It can't be read, is no JSON (the message has line and column), has a value that can't be (the
 /// message has the field), or names no root file system.
 pub fn load(bundle: &Path) -> Result<Loaded, Error> {
-    let bundle = std::path::absolute(bundle).map_err(|source| Error::Read {
-        path: bundle.to_owned(),
-        source,
-    })?;
+    let bundle = std::path::absolute(bundle)
+        .map_err(|source| Error::Read { path: bundle.to_owned(), source })?;
     let path = bundle.join("config.json");
     let mut json = read_json(&path)?;
     let mut warnings = Vec::new();
@@ -56,22 +54,13 @@ pub fn load(bundle: &Path) -> Result<Loaded, Error> {
     })?;
     let rootfs = bundle.join(root.path());
     match std::fs::metadata(&rootfs) {
-        Ok(metadata) if metadata.is_dir() => Ok(Loaded {
-            spec,
-            bundle,
-            rootfs,
-            warnings,
-        }),
+        Ok(metadata) if metadata.is_dir() => Ok(Loaded { spec, bundle, rootfs, warnings }),
         Ok(_) => Err(Error::field(
             "root.path",
             format!("{} is not a directory", rootfs.display()),
             "it must be the root file system, mounted",
         )),
-        Err(e) => Err(Error::field(
-            "root.path",
-            format!("{}: {e}", rootfs.display()),
-            "",
-        )),
+        Err(e) => Err(Error::field("root.path", format!("{}: {e}", rootfs.display()), "")),
     }
 }
 
@@ -88,28 +77,17 @@ pub fn load_process(path: &Path) -> Result<(Process, Vec<String>), Error> {
 }
 
 fn read_json(path: &Path) -> Result<Value, Error> {
-    let text = read_bounded(path, MAX_SIZE).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    serde_json::from_slice(&text).map_err(|e| Error::Malformed {
-        path: path.to_owned(),
-        reason: e.to_string(),
-    })
+    let text = read_bounded(path, MAX_SIZE)
+        .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    serde_json::from_slice(&text)
+        .map_err(|e| Error::Malformed { path: path.to_owned(), reason: e.to_string() })
 }
 
 /// Reads a regular file of at most `limit` bytes; never waits for a FIFO that stands in its place.
 pub(super) fn read_bounded(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let file = open(
-        path,
-        OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK,
-        Mode::empty(),
-    )?;
+    let file = open(path, OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK, Mode::empty())?;
     if FileType::from_raw_mode(fstat(&file)?.st_mode) != FileType::RegularFile {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a regular file",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
     }
     let mut text = Vec::new();
     File::from(file).take(limit + 1).read_to_end(&mut text)?;
@@ -127,20 +105,14 @@ fn typed<T: DeserializeOwned>(json: Value, path: &Path) -> Result<T, Error> {
             "." => e.inner().to_string(),
             field => format!("{field}: {}", e.inner()),
         };
-        Error::Malformed {
-            path: path.to_owned(),
-            reason,
-        }
+        Error::Malformed { path: path.to_owned(), reason }
     })
 }
 
 /// Capabilities that this build has no name for are left out, as runc does: an engine may be newer
 /// than its runtime.
 fn tolerate_process(process: &mut Value, prefix: &str, warnings: &mut Vec<String>) {
-    let Some(sets) = process
-        .get_mut("capabilities")
-        .and_then(Value::as_object_mut)
-    else {
+    let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) else {
         return;
     };
     for (set, names) in sets {
@@ -164,9 +136,7 @@ fn tolerate_process(process: &mut Value, prefix: &str, warnings: &mut Vec<String
 
 /// A device rule for all types may have the type "" (Go's way to write "none").
 fn tolerate_devices(json: &mut Value) {
-    let rules = json
-        .pointer_mut("/linux/resources/devices")
-        .and_then(Value::as_array_mut);
+    let rules = json.pointer_mut("/linux/resources/devices").and_then(Value::as_array_mut);
     for rule in rules.into_iter().flatten().filter_map(Value::as_object_mut) {
         if rule.get("type").is_some_and(|t| t == "") {
             rule.remove("type");
@@ -270,9 +240,6 @@ mod tests {
         fs::write(&path, json).unwrap();
         let (process, warnings) = load_process(&path).unwrap();
         assert_eq!(process.args().as_ref().unwrap(), &["a"]);
-        assert!(
-            warnings[0].starts_with("capabilities.effective:"),
-            "{warnings:?}"
-        );
+        assert!(warnings[0].starts_with("capabilities.effective:"), "{warnings:?}");
     }
 }

@@ -97,11 +97,7 @@ const WISHES: &[Wish] = &[
         annotation: "ignore-sysfs-chown",
         variable: "IGNORE_SYSFS_CHOWN",
         apply: |options, value| {
-            no_effect(
-                options,
-                value,
-                "SYSBOX_IGNORE_SYSFS_CHOWN: chown below /sys is the kernel's",
-            )
+            no_effect(options, value, "SYSBOX_IGNORE_SYSFS_CHOWN: chown below /sys is the kernel's")
         },
     },
     Wish {
@@ -125,23 +121,12 @@ impl Options {
     /// A name that is not known, or a value that makes no sense for it.
     pub fn of(spec: &Spec) -> Result<Self, Error> {
         let mut options = Self::default();
-        let env = spec
-            .process()
-            .as_ref()
-            .and_then(|process| process.env().as_deref());
-        for (name, value) in env
-            .unwrap_or_default()
-            .iter()
-            .filter_map(|e| e.split_once('='))
-        {
+        let env = spec.process().as_ref().and_then(|process| process.env().as_deref());
+        for (name, value) in env.unwrap_or_default().iter().filter_map(|e| e.split_once('=')) {
             if let Some(short) = name.strip_prefix(VARIABLE_PREFIX) {
-                let wish = WISHES
-                    .iter()
-                    .find(|w| w.variable == short && !short.is_empty());
+                let wish = WISHES.iter().find(|w| w.variable == short && !short.is_empty());
                 let field = format!("process.env: {name}");
-                options.take(wish, field, value, || {
-                    known(VARIABLE_PREFIX, |w| w.variable)
-                })?;
+                options.take(wish, field, value, || known(VARIABLE_PREFIX, |w| w.variable))?;
             }
         }
         if let Some(annotations) = spec.annotations() {
@@ -155,9 +140,7 @@ impl Options {
             if let Some(short) = name.strip_prefix(ANNOTATION_PREFIX) {
                 let wish = WISHES.iter().find(|w| w.annotation == short);
                 let field = format!("annotations: {name}");
-                self.take(wish, field, value, || {
-                    known(ANNOTATION_PREFIX, |w| w.annotation)
-                })?;
+                self.take(wish, field, value, || known(ANNOTATION_PREFIX, |w| w.annotation))?;
             }
         }
         Ok(())
@@ -171,11 +154,7 @@ impl Options {
         known: impl FnOnce() -> String,
     ) -> Result<(), Error> {
         match wish {
-            None => Err(Error::field(
-                field,
-                "is not known",
-                format!("known are {}", known()),
-            )),
+            None => Err(Error::field(field, "is not known", format!("known are {}", known()))),
             Some(wish) => {
                 (wish.apply)(self, value).map_err(|reason| Error::field(field, reason, ""))
             }
@@ -185,10 +164,7 @@ impl Options {
 
 fn known(prefix: &str, name: impl Fn(&Wish) -> &'static str) -> String {
     let names = WISHES.iter().map(name).filter(|name| !name.is_empty());
-    names
-        .map(|name| format!("{prefix}{name}"))
-        .collect::<Vec<_>>()
-        .join(", ")
+    names.map(|name| format!("{prefix}{name}")).collect::<Vec<_>>().join(", ")
 }
 
 fn truth(value: &str) -> Result<bool, String> {
@@ -212,9 +188,7 @@ fn range_size(value: &str) -> Result<u32, String> {
     const SMALLEST: u32 = 65536;
     match value.parse() {
         Ok(size) if size >= SMALLEST => Ok(size),
-        _ => Err(format!(
-            "{value:?} is not a number of ids, {SMALLEST} or more"
-        )),
+        _ => Err(format!("{value:?} is not a number of ids, {SMALLEST} or more")),
     }
 }
 
@@ -224,18 +198,13 @@ fn stated(value: &str) -> Result<Stated, String> {
     }
     InitSystem::from_name(value).map(Stated::Is).ok_or_else(|| {
         let names: Vec<_> = InitSystem::ALL.iter().map(|init| init.name()).collect();
-        format!(
-            "{value:?} is not an init system; known are none, {}",
-            names.join(", ")
-        )
+        format!("{value:?} is not an init system; known are none, {}", names.join(", "))
     })
 }
 
 fn no_effect(options: &mut Options, value: &str, reason: &str) -> Result<(), String> {
     if truth(value)? {
-        options
-            .warnings
-            .push(format!("has no effect and is not needed: {reason}"));
+        options.warnings.push(format!("has no effect and is not needed: {reason}"));
     }
     Ok(())
 }
@@ -258,19 +227,12 @@ mod tests {
     #[test]
     fn variables_and_annotations_say_the_same() {
         let by_variable = Options::of(&spec(
-            &[
-                "A=b",
-                "SYSBOX_SYSCONT_MODE=FALSE",
-                "SYSBOX_SKIP_UID_SHIFT=/a,/b/c",
-            ],
+            &["A=b", "SYSBOX_SYSCONT_MODE=FALSE", "SYSBOX_SKIP_UID_SHIFT=/a,/b/c"],
             &[("org.other", "x")],
         ));
         let by_annotation = Options::of(&spec(
             &[],
-            &[
-                ("io.sysbox.system-container", "false"),
-                ("io.sysbox.skip-uid-shift", "/a,/b/c"),
-            ],
+            &[("io.sysbox.system-container", "false"), ("io.sysbox.skip-uid-shift", "/a,/b/c")],
         ));
         let expected = Options {
             system_container: false,
@@ -283,19 +245,13 @@ mod tests {
 
     #[test]
     fn an_annotation_wins_over_the_images_variable() {
-        let both = spec(
-            &["SYSBOX_HONOR_CAPS=TRUE"],
-            &[("io.sysbox.honor-caps", "false")],
-        );
+        let both = spec(&["SYSBOX_HONOR_CAPS=TRUE"], &[("io.sysbox.honor-caps", "false")]);
         assert!(!Options::of(&both).unwrap().honor_capabilities);
     }
 
     #[test]
     fn the_rest_of_the_annotations() {
-        let both = [
-            ("io.sysbox.id-range-size", "131072"),
-            ("io.sysbox.init-system", "systemd"),
-        ];
+        let both = [("io.sysbox.id-range-size", "131072"), ("io.sysbox.init-system", "systemd")];
         let options = Options::of(&spec(&[], &both)).unwrap();
         assert_eq!(options.id_range_size, 131_072);
         assert_eq!(options.init_system, Some(Stated::Is(InitSystem::Systemd)));
@@ -307,48 +263,23 @@ mod tests {
     fn what_makes_no_sense_is_refused() {
         type Row<'a> = (&'a [&'a str], &'a [(&'a str, &'a str)], &'a str);
         let rows: [Row<'_>; 7] = [
-            (
-                &["SYSBOX_HONOR_CAP=TRUE"],
-                &[],
-                "known are SYSBOX_SYSCONT_MODE, SYSBOX_HONOR_CAPS",
-            ),
+            (&["SYSBOX_HONOR_CAP=TRUE"], &[], "known are SYSBOX_SYSCONT_MODE, SYSBOX_HONOR_CAPS"),
             (&["SYSBOX_=1"], &[], "process.env: SYSBOX_: is not known"),
-            (
-                &["SYSBOX_HONOR_CAPS=yes"],
-                &[],
-                "\"yes\" is neither TRUE nor FALSE",
-            ),
-            (
-                &["SYSBOX_SKIP_UID_SHIFT=/a,b"],
-                &[],
-                "\"b\" is not an absolute path",
-            ),
-            (
-                &[],
-                &[("io.sysbox.honour-caps", "true")],
-                "io.sysbox.honor-caps",
-            ),
+            (&["SYSBOX_HONOR_CAPS=yes"], &[], "\"yes\" is neither TRUE nor FALSE"),
+            (&["SYSBOX_SKIP_UID_SHIFT=/a,b"], &[], "\"b\" is not an absolute path"),
+            (&[], &[("io.sysbox.honour-caps", "true")], "io.sysbox.honor-caps"),
             (&[], &[("io.sysbox.id-range-size", "100")], "65536 or more"),
-            (
-                &[],
-                &[("io.sysbox.init-system", "launchd")],
-                "known are none, systemd",
-            ),
+            (&[], &[("io.sysbox.init-system", "launchd")], "known are none, systemd"),
         ];
         for (env, annotations, expected) in rows {
-            let message = Options::of(&spec(env, annotations))
-                .unwrap_err()
-                .to_string();
+            let message = Options::of(&spec(env, annotations)).unwrap_err().to_string();
             assert!(message.contains(expected), "{message}");
         }
     }
 
     #[test]
     fn options_that_are_not_needed_are_accepted() {
-        let env = [
-            "SYSBOX_IGNORE_SYSFS_CHOWN=TRUE",
-            "SYSBOX_ALLOW_TRUSTED_XATTR=FALSE",
-        ];
+        let env = ["SYSBOX_IGNORE_SYSFS_CHOWN=TRUE", "SYSBOX_ALLOW_TRUSTED_XATTR=FALSE"];
         assert_eq!(Options::of(&spec(&env, &[])).unwrap().warnings.len(), 1);
     }
 }

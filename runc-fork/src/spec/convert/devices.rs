@@ -47,19 +47,14 @@ pub(super) fn add(spec: &mut Spec, mounts: &[PathBuf]) {
         }
         let mut device = LinuxDevice::default();
         device.set_path(path.to_owned()).set_typ(LinuxDeviceType::C);
-        device
-            .set_major(major)
-            .set_minor(minor)
-            .set_file_mode(Some(mode));
+        device.set_major(major).set_minor(minor).set_file_mode(Some(mode));
         device.set_uid(Some(0)).set_gid(Some(0));
         // After the engine's rules, some of which deny it: the last one counts.
         rules.push(LinuxDeviceCgroup::from(&device));
         devices.push(device);
     }
     resources.set_devices(Some(rules));
-    linux
-        .set_devices(Some(devices))
-        .set_resources(Some(resources));
+    linux.set_devices(Some(devices)).set_resources(Some(resources));
 }
 
 #[cfg(test)]

@@ -55,16 +55,8 @@ pub fn convert(mut spec: Spec, context: &Context<'_>) -> (Spec, Vec<String>) {
         let taken = mounts::convert(&mut spec, context, &mut warnings);
         devices::add(&mut spec, &taken);
     }
-    annotate(
-        &mut spec,
-        "system-container",
-        &is_system(context).to_string(),
-    );
-    annotate(
-        &mut spec,
-        "honor-caps",
-        &context.options.honor_capabilities.to_string(),
-    );
+    annotate(&mut spec, "system-container", &is_system(context).to_string());
+    annotate(&mut spec, "honor-caps", &context.options.honor_capabilities.to_string());
     (spec, warnings)
 }
 

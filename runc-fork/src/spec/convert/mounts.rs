@@ -41,14 +41,7 @@ const BASE: &[Base] = &[
         destination: "/dev/pts",
         kind: "devpts",
         source: "devpts",
-        options: &[
-            "nosuid",
-            "noexec",
-            "newinstance",
-            "ptmxmode=0666",
-            "mode=0620",
-            "gid=5",
-        ],
+        options: &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
         dropped: &["nodev"],
         own: true,
     },
@@ -90,10 +83,7 @@ const BASE: &[Base] = &[
 /// systemd's container interface: empty at every start, before what the user mounts in them.
 const TMPFS: &[(&str, &[&str])] = &[
     ("/run", &["nosuid", "nodev", "strictatime", "mode=755"]),
-    (
-        "/run/lock",
-        &["nosuid", "nodev", "noexec", "mode=1777", "size=5m"],
-    ),
+    ("/run/lock", &["nosuid", "nodev", "noexec", "mode=1777", "size=5m"]),
     ("/tmp", &["nosuid", "nodev", "strictatime", "mode=1777"]),
 ];
 
@@ -114,18 +104,11 @@ pub(super) fn convert(
     users.retain(|mount| {
         let inside = mount.destination().starts_with("/sys/fs/cgroup");
         if inside && mount.destination() != Path::new("/sys/fs/cgroup") {
-            warnings.push(not_mounted(
-                mount,
-                "the container has a cgroup v2 hierarchy of its own",
-            ));
+            warnings.push(not_mounted(mount, "the container has a cgroup v2 hierarchy of its own"));
         }
         !inside
     });
-    if context
-        .hints
-        .init_system
-        .is_some_and(|init| init.wants_tmpfs())
-    {
+    if context.hints.init_system.is_some_and(|init| init.wants_tmpfs()) {
         let of_user = |path: &str| users.iter().any(|m| m.destination() == Path::new(path));
         for (destination, options) in TMPFS {
             // Below a mount of the user everything is the user's.
@@ -135,10 +118,7 @@ pub(super) fn convert(
             }
         }
     }
-    let destinations = users
-        .iter()
-        .map(|mount| mount.destination().clone())
-        .collect();
+    let destinations = users.iter().map(|mount| mount.destination().clone()).collect();
     mounts.extend(users);
     spec.set_mounts(Some(mounts));
     destinations
@@ -176,11 +156,7 @@ impl Base {
     }
 
     fn is_ours(&self, mount: &Mount) -> bool {
-        let bind = mount
-            .options()
-            .iter()
-            .flatten()
-            .any(|o| o == "bind" || o == "rbind");
+        let bind = mount.options().iter().flatten().any(|o| o == "bind" || o == "rbind");
         let kind = mount.typ().as_deref().unwrap_or_default();
         !bind && (kind == self.kind || (self.kind == "cgroup2" && kind == "cgroup"))
     }
@@ -201,9 +177,7 @@ fn new_mount(destination: &str, kind: &str, source: &str, options: &[&str]) -> M
         .set_destination(destination.into())
         .set_typ(Some(kind.to_owned()))
         .set_source(Some(source.into()))
-        .set_options(Some(
-            options.iter().map(|&option| option.to_owned()).collect(),
-        ));
+        .set_options(Some(options.iter().map(|&option| option.to_owned()).collect()));
     mount
 }
 

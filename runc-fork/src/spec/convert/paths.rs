@@ -19,36 +19,15 @@ use Fate::{Goes, Stays};
 const MASKED: &[(&str, Fate, &str)] = &[
     ("/proc/acpi", Stays, "power management of the host"),
     ("/proc/asound", Stays, "sound devices of the host"),
-    (
-        "/proc/interrupts",
-        Stays,
-        "timing of the host's devices, a side channel",
-    ),
-    (
-        "/proc/kcore",
-        Stays,
-        "memory of the host; refused by the kernel as well",
-    ),
-    (
-        "/proc/keys",
-        Stays,
-        "nothing inside needs it; keyctl(2) tells the container's own",
-    ),
+    ("/proc/interrupts", Stays, "timing of the host's devices, a side channel"),
+    ("/proc/kcore", Stays, "memory of the host; refused by the kernel as well"),
+    ("/proc/keys", Stays, "nothing inside needs it; keyctl(2) tells the container's own"),
     ("/proc/latency_stats", Stays, "of the whole host"),
     ("/proc/sched_debug", Stays, "tasks of the whole host"),
     ("/proc/scsi", Stays, "disks of the host"),
     ("/proc/timer_list", Stays, "timers of the whole host"),
     ("/proc/timer_stats", Stays, "timers of the whole host"),
-    (
-        "/sys/devices/virtual/powercap",
-        Stays,
-        "power use of the host, a side channel",
-    ),
-    (
-        "/sys/devices/system/cpu/cpu",
-        Stays,
-        "thermal throttling of the host (a path for each CPU)",
-    ),
+    ("/sys/devices/virtual/powercap", Stays, "power use of the host, a side channel"),
     ("/sys/firmware", Stays, "firmware of the host"),
 ];
 
@@ -71,11 +50,7 @@ const READ_ONLY: &[(&str, Fate, &str)] = &[
 pub(super) fn open_up(linux: &mut Linux) {
     let retain = |list: Option<Vec<String>>, table: &[(&str, Fate, &str)]| {
         list.map(|mut list| {
-            list.retain(|path| {
-                !table
-                    .iter()
-                    .any(|(name, fate, _)| path == name && *fate == Goes)
-            });
+            list.retain(|path| !table.iter().any(|(name, fate, _)| path == name && *fate == Goes));
             list
         })
     };
@@ -93,19 +68,11 @@ mod tests {
     fn every_entry_of_dockers_lists_has_a_row() {
         let spec = docker(|_| {});
         let linux = spec.linux().as_ref().unwrap();
-        for (list, table) in [
-            (linux.masked_paths(), MASKED),
-            (linux.readonly_paths(), READ_ONLY),
-        ] {
+        for (list, table) in [(linux.masked_paths(), MASKED), (linux.readonly_paths(), READ_ONLY)] {
             for path in list.iter().flatten() {
                 assert!(table.iter().any(|(name, _, _)| name == path), "{path}");
             }
         }
-        assert!(
-            MASKED
-                .iter()
-                .chain(READ_ONLY)
-                .all(|(_, _, reason)| !reason.is_empty())
-        );
+        assert!(MASKED.iter().chain(READ_ONLY).all(|(_, _, reason)| !reason.is_empty()));
     }
 }

@@ -10,12 +10,8 @@ use crate::spec::options::VARIABLE_PREFIX;
 /// AppArmor profiles that engines put on every container. They deny mount(2), writes below /proc
 /// and /sys and more, for a root that is the host's; the root here is not. A profile that the user
 /// chose has another name and stays.
-const ENGINE_PROFILES: [&str; 4] = [
-    "docker-default",
-    "cri-containerd.apparmor.d",
-    "crio-default",
-    "containers-default",
-];
+const ENGINE_PROFILES: [&str; 4] =
+    ["docker-default", "cri-containerd.apparmor.d", "crio-default", "containers-default"];
 
 pub(super) fn drop_own_variables(process: &mut Process) {
     if let Some(env) = process.env_mut() {
@@ -48,11 +44,7 @@ pub(super) fn drop_engine_profile(process: &mut Process) {
 /// The inheritable set stays empty: with it, programs whose files carry inheritable capabilities
 /// would gain them for users that should have none. So does the ambient set, which is a subset.
 pub(super) fn grant_capabilities(process: &mut Process, all: &Capabilities) {
-    let held = if process.user().uid() == 0 {
-        all.clone()
-    } else {
-        HashSet::new()
-    };
+    let held = if process.user().uid() == 0 { all.clone() } else { HashSet::new() };
     let mut capabilities = LinuxCapabilities::default();
     capabilities
         .set_bounding(Some(all.clone()))
@@ -69,8 +61,7 @@ pub(super) fn limit_capabilities(process: &mut Process, all: &Capabilities) {
         return;
     };
     let limit = |set: &Option<Capabilities>| {
-        set.as_ref()
-            .map(|set| set.intersection(all).copied().collect::<Capabilities>())
+        set.as_ref().map(|set| set.intersection(all).copied().collect::<Capabilities>())
     };
     let bounding = limit(capabilities.bounding());
     let effective = limit(capabilities.effective());

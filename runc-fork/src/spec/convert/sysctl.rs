@@ -14,10 +14,7 @@ pub(super) fn clamp_groups(linux: &mut Linux, gid_count: u32) {
     let Some(range) = settings.get_mut(PING_GROUPS) else {
         return;
     };
-    let numbers: Vec<u32> = range
-        .split_whitespace()
-        .filter_map(|n| n.parse().ok())
-        .collect();
+    let numbers: Vec<u32> = range.split_whitespace().filter_map(|n| n.parse().ok()).collect();
     // "1 0" (nobody) and what is no range are the kernel's to judge.
     if let [first, last] = numbers[..]
         && first <= last

@@ -19,18 +19,9 @@ fn converted_with(
     init_system: Option<InitSystem>,
     change: impl FnOnce(&mut Value),
 ) -> (Spec, Vec<String>) {
-    let hints = Hints {
-        engine: Engine::Docker,
-        init_system,
-        ..Hints::default()
-    };
+    let hints = Hints { engine: Engine::Docker, init_system, ..Hints::default() };
     let capabilities = all_capabilities();
-    let context = Context {
-        options,
-        hints: &hints,
-        capabilities: &capabilities,
-        gid_count: 65536,
-    };
+    let context = Context { options, hints: &hints, capabilities: &capabilities, gid_count: 65536 };
     convert(docker(change), &context)
 }
 
@@ -54,10 +45,7 @@ fn mounts(spec: &Spec) -> Vec<String> {
 
 fn destinations(spec: &Spec) -> Vec<String> {
     let lines = mounts(spec);
-    lines
-        .iter()
-        .map(|line| line.split(' ').next().unwrap().to_owned())
-        .collect()
+    lines.iter().map(|line| line.split(' ').next().unwrap().to_owned()).collect()
 }
 
 fn add_mount(spec: &mut Value, mount: Value) {
@@ -69,23 +57,11 @@ fn namespaces_are_completed_and_paths_kept() {
     let spec = converted(|spec| {
         let namespaces = &mut spec["linux"]["namespaces"];
         namespaces[1] = json!({"type": "network", "path": "/run/netns/pod"});
-        namespaces
-            .as_array_mut()
-            .unwrap()
-            .push(json!({"type": "user", "path": "/run/userns"}));
+        namespaces.as_array_mut().unwrap().push(json!({"type": "user", "path": "/run/userns"}));
     });
     let namespaces = spec.linux().as_ref().unwrap().namespaces().clone().unwrap();
-    let found = |kind| {
-        namespaces
-            .iter()
-            .filter(|n| n.typ() == kind)
-            .collect::<Vec<_>>()
-    };
-    for kind in [
-        LinuxNamespaceType::User,
-        LinuxNamespaceType::Cgroup,
-        LinuxNamespaceType::Time,
-    ] {
+    let found = |kind| namespaces.iter().filter(|n| n.typ() == kind).collect::<Vec<_>>();
+    for kind in [LinuxNamespaceType::User, LinuxNamespaceType::Cgroup, LinuxNamespaceType::Time] {
         assert_eq!(found(kind).len(), 1, "{kind}");
     }
     assert!(found(LinuxNamespaceType::User)[0].path().is_some());
@@ -108,10 +84,7 @@ fn the_base_comes_first_and_is_writable() {
             "/sys/fs/cgroup cgroup2 nosuid,noexec,nodev",
         ]
     );
-    assert_eq!(
-        destinations(&spec)[7..],
-        ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts"]
-    );
+    assert_eq!(destinations(&spec)[7..], ["/etc/resolv.conf", "/etc/hostname", "/etc/hosts"]);
     let empty = converted(|spec| spec["mounts"] = json!([]));
     assert_eq!(destinations(&empty).len(), 7);
 }
@@ -154,10 +127,7 @@ fn systemd_gets_what_its_container_interface_asks() {
     assert_eq!(destinations(&spec)[7..10], ["/run", "/run/lock", "/tmp"]);
     let env = spec.process().as_ref().unwrap().env().clone().unwrap();
     assert!(env.contains(&"container=docker".to_owned()));
-    assert_eq!(
-        spec.annotations().as_ref().unwrap()["io.sysbox.init-system"],
-        "systemd"
-    );
+    assert_eq!(spec.annotations().as_ref().unwrap()["io.sysbox.init-system"], "systemd");
 
     let volume = |destination: &str| {
         json!({"destination": destination, "type": "bind",
@@ -170,10 +140,7 @@ fn systemd_gets_what_its_container_interface_asks() {
         spec["process"]["env"] = json!(["container=oci"]);
     });
     let order = destinations(&own);
-    assert!(
-        order[7] == "/tmp" && !order[..8].contains(&"/run".to_owned()),
-        "{order:?}"
-    );
+    assert!(order[7] == "/tmp" && !order[..8].contains(&"/run".to_owned()), "{order:?}");
     assert!(!order.contains(&"/run/lock".to_owned()));
     let env = own.process().as_ref().unwrap().env().clone().unwrap();
     assert_eq!(env, ["container=oci"]);
@@ -188,13 +155,7 @@ fn root_gets_all_capabilities_and_others_none() {
     let all = all_capabilities();
     let none = HashSet::new();
     let sets = |spec: &Spec| {
-        let capabilities = spec
-            .process()
-            .as_ref()
-            .unwrap()
-            .capabilities()
-            .clone()
-            .unwrap();
+        let capabilities = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
         [
             capabilities.bounding().clone().unwrap_or_default(),
             capabilities.effective().clone().unwrap_or_default(),
@@ -205,34 +166,20 @@ fn root_gets_all_capabilities_and_others_none() {
     };
     let root = sets(&converted(|_| {}));
     assert_eq!(root, [&all, &all, &all, &none, &none].map(Clone::clone));
-    let user = sets(&converted(|spec| {
-        spec["process"]["user"]["uid"] = json!(1000)
-    }));
+    let user = sets(&converted(|spec| spec["process"]["user"]["uid"] = json!(1000)));
     assert_eq!(user, [&all, &none, &none, &none, &none].map(Clone::clone));
     // The spec's, as far as the kernel has them.
-    let honored = Options {
-        honor_capabilities: true,
-        ..Options::default()
-    };
+    let honored = Options { honor_capabilities: true, ..Options::default() };
     let (spec, _) = converted_with(&honored, None, |_| {});
     let of_spec = HashSet::from([Capability::Chown, Capability::NetRaw]);
-    assert_eq!(
-        sets(&spec)[..3],
-        [&of_spec, &of_spec, &of_spec].map(Clone::clone)
-    );
+    assert_eq!(sets(&spec)[..3], [&of_spec, &of_spec, &of_spec].map(Clone::clone));
 }
 
 #[test]
 fn only_what_breaks_an_inner_system_is_unmasked() {
     let spec = converted(|spec| {
-        spec["linux"]["maskedPaths"]
-            .as_array_mut()
-            .unwrap()
-            .push(json!("/etc/secret"));
-        spec["linux"]["readonlyPaths"]
-            .as_array_mut()
-            .unwrap()
-            .push(json!("/proc/sys/vm"));
+        spec["linux"]["maskedPaths"].as_array_mut().unwrap().push(json!("/etc/secret"));
+        spec["linux"]["readonlyPaths"].as_array_mut().unwrap().push(json!("/proc/sys/vm"));
     });
     let linux = spec.linux().as_ref().unwrap();
     let masked = linux.masked_paths().clone().unwrap();
@@ -240,13 +187,7 @@ fn only_what_breaks_an_inner_system_is_unmasked() {
     assert!(masked.contains(&"/etc/secret".to_owned()));
     assert_eq!(
         linux.readonly_paths().clone().unwrap(),
-        [
-            "/proc/bus",
-            "/proc/fs",
-            "/proc/irq",
-            "/proc/sysrq-trigger",
-            "/proc/sys/vm"
-        ]
+        ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sysrq-trigger", "/proc/sys/vm"]
     );
 }
 
@@ -255,23 +196,11 @@ fn devices_are_added_with_their_rules() {
     let spec = converted(|_| {});
     let linux = spec.linux().as_ref().unwrap();
     let devices = linux.devices().clone().unwrap();
-    let paths: Vec<_> = devices
-        .iter()
-        .map(|d| d.path().display().to_string())
-        .collect();
+    let paths: Vec<_> = devices.iter().map(|d| d.path().display().to_string()).collect();
     assert_eq!(paths, ["/dev/kmsg", "/dev/fuse", "/dev/net/tun"]);
-    let rules = linux
-        .resources()
-        .as_ref()
-        .unwrap()
-        .devices()
-        .clone()
-        .unwrap();
+    let rules = linux.resources().as_ref().unwrap().devices().clone().unwrap();
     // Docker's own list ends with a rule against fuse.
-    let last = rules
-        .iter()
-        .rposition(|rule| rule.minor() == Some(229))
-        .unwrap();
+    let last = rules.iter().rposition(|rule| rule.minor() == Some(229)).unwrap();
     assert!(rules[last].allow());
 
     let own = converted(|spec| {
@@ -320,10 +249,7 @@ fn profiles_of_the_engine_go_and_those_of_the_user_stay() {
 
 #[test]
 fn keep_my_spec_only_isolates() {
-    let isolate = Options {
-        system_container: false,
-        ..Options::default()
-    };
+    let isolate = Options { system_container: false, ..Options::default() };
     let (spec, warnings) = converted_with(&isolate, Some(InitSystem::Systemd), |spec| {
         spec["process"]["apparmorProfile"] = json!("docker-default");
         spec["process"]["env"] = json!(["SYSBOX_SYSCONT_MODE=FALSE", "A=b"]);
@@ -337,24 +263,15 @@ fn keep_my_spec_only_isolates() {
     assert_eq!(linux.readonly_paths(), original_linux.readonly_paths());
     assert_eq!(linux.devices(), original_linux.devices());
     assert_eq!(linux.namespaces().as_ref().unwrap().len(), 8);
-    assert_eq!(
-        linux.sysctl().as_ref().unwrap()["net.ipv4.ping_group_range"],
-        "0 65535"
-    );
+    assert_eq!(linux.sysctl().as_ref().unwrap()["net.ipv4.ping_group_range"], "0 65535");
     let process = spec.process().as_ref().unwrap();
-    assert_eq!(
-        process.apparmor_profile().as_deref(),
-        Some("docker-default")
-    );
+    assert_eq!(process.apparmor_profile().as_deref(), Some("docker-default"));
     assert_eq!(process.env().as_ref().unwrap(), &["A=b"]);
 }
 
 #[test]
 fn the_converted_spec_remembers_the_wishes() {
-    let wished = Options {
-        honor_capabilities: true,
-        ..Options::default()
-    };
+    let wished = Options { honor_capabilities: true, ..Options::default() };
     let (spec, _) = converted_with(&wished, Some(InitSystem::Systemd), |_| {});
     let remembered = Options::of(&spec).unwrap();
     assert!(remembered.honor_capabilities && remembered.system_container);

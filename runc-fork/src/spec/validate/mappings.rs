@@ -14,11 +14,7 @@ pub(super) fn check(linux: &Linux) -> Result<(), Error> {
             check_list("linux.gidMappings", gids)
         }
         (no_uids, _) => {
-            let field = if no_uids {
-                "linux.uidMappings"
-            } else {
-                "linux.gidMappings"
-            };
+            let field = if no_uids { "linux.uidMappings" } else { "linux.gidMappings" };
             let remedy = "give both or none; without any, the container gets ids of its own";
             Err(Error::field(field, "is missing", remedy))
         }
@@ -45,10 +41,7 @@ fn check_list(name: &str, list: &[LinuxIdMapping]) -> Result<(), Error> {
         let overlaps = |a: u32, b: u32, size_b: u32| a < b + size_b && b < a + size;
         for (earlier, other) in list[..index].iter().enumerate() {
             if overlaps(inside, other.container_id(), other.size()) {
-                return refuse(
-                    format!("overlaps {name}[{earlier}] inside the container"),
-                    "",
-                );
+                return refuse(format!("overlaps {name}[{earlier}] inside the container"), "");
             }
             if overlaps(host, other.host_id(), other.size()) {
                 return refuse(format!("overlaps {name}[{earlier}] on the host"), "");
@@ -56,11 +49,7 @@ fn check_list(name: &str, list: &[LinuxIdMapping]) -> Result<(), Error> {
         }
     }
     if list.iter().all(|mapping| mapping.container_id() != 0) {
-        return Err(Error::field(
-            name,
-            "maps no root (id 0 inside)",
-            "add an entry for id 0",
-        ));
+        return Err(Error::field(name, "maps no root (id 0 inside)", "add an entry for id 0"));
     }
     Ok(())
 }

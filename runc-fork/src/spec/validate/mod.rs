@@ -34,11 +34,7 @@ pub fn validate(
     check_hostname("hostname", spec.hostname().as_deref())?;
     check_hostname("domainname", spec.domainname().as_deref())?;
     let linux = spec.linux().as_ref().ok_or_else(|| {
-        Error::field(
-            "linux",
-            "is missing",
-            "it must at least list the namespaces",
-        )
+        Error::field("linux", "is missing", "it must at least list the namespaces")
     })?;
     namespaces::check(linux, hints, is_host)?;
     if hints.privileged {
@@ -62,9 +58,9 @@ fn check_hostname(field: &str, name: Option<&str>) -> Result<(), Error> {
             let reason = format!("{name:?} has {} bytes, the kernel takes {MAX}", name.len());
             Err(Error::field(field, reason, "give a shorter one"))
         }
-        Some(name) if name.contains(['/', '\0']) || name.chars().any(char::is_whitespace) => Err(
-            Error::field(field, format!("{name:?} is not a host name"), ""),
-        ),
+        Some(name) if name.contains(['/', '\0']) || name.chars().any(char::is_whitespace) => {
+            Err(Error::field(field, format!("{name:?} is not a host name"), ""))
+        }
         _ => Ok(()),
     }
 }
@@ -98,10 +94,7 @@ mod tests {
     #[test]
     fn dockers_default_is_accepted() {
         assert_eq!(refusal(|_| {}), "accepted");
-        assert_eq!(
-            refusal(|s| set_namespace(s, "network", "/run/netns/pod")),
-            "accepted"
-        );
+        assert_eq!(refusal(|s| set_namespace(s, "network", "/run/netns/pod")), "accepted");
         assert_eq!(
             refusal(|s| s["linux"]["sysctl"]["net.core.somaxconn"] = "1".into()),
             "accepted"
@@ -119,34 +112,21 @@ mod tests {
         ] {
             let message = refusal(|spec| remove_namespace(spec, kind));
             assert!(message.starts_with("linux.namespaces: "), "{message}");
-            assert!(
-                message.contains(kind) && message.contains(option),
-                "{message}"
-            );
+            assert!(message.contains(kind) && message.contains(option), "{message}");
             let message = refusal(|spec| set_namespace(spec, kind, "/proc/1/ns/x"));
             assert!(message.contains("the host's"), "{message}");
         }
         let message = refusal(|spec| set_namespace(spec, "user", "/proc/1/ns/user"));
         assert!(message.contains("the host's"), "{message}");
-        let hints = Hints {
-            host_user_namespace: true,
-            ..Hints::default()
-        };
-        let message = validate(&docker(|_| {}), &hints, &|_, _| false)
-            .unwrap_err()
-            .to_string();
+        let hints = Hints { host_user_namespace: true, ..Hints::default() };
+        let message = validate(&docker(|_| {}), &hints, &|_, _| false).unwrap_err().to_string();
         assert!(message.contains("--userns=host"), "{message}");
     }
 
     #[test]
     fn a_privileged_container_is_refused() {
-        let hints = Hints {
-            privileged: true,
-            ..Hints::default()
-        };
-        let message = validate(&docker(|_| {}), &hints, &|_, _| false)
-            .unwrap_err()
-            .to_string();
+        let hints = Hints { privileged: true, ..Hints::default() };
+        let message = validate(&docker(|_| {}), &hints, &|_, _| false).unwrap_err().to_string();
         assert!(message.contains("leave --privileged out"), "{message}");
     }
 
@@ -155,30 +135,12 @@ mod tests {
         type Change = fn(&mut Value);
         let rows: [(Change, &str); 33] = [
             (|s| s["process"] = Value::Null, "process: is missing"),
-            (
-                |s| s["process"]["args"] = json!([]),
-                "process.args: is empty",
-            ),
-            (
-                |s| s["process"]["args"] = json!([""]),
-                "process.args[0]: is empty",
-            ),
-            (
-                |s| s["process"]["args"] = json!(["a\0b"]),
-                "process.args[0]: ",
-            ),
-            (
-                |s| s["process"]["env"] = json!(["A\0=b"]),
-                "process.env[0]: ",
-            ),
-            (
-                |s| s["process"]["cwd"] = json!("tmp"),
-                "process.cwd: \"tmp\" is not absolute",
-            ),
-            (
-                |s| s["process"]["oomScoreAdj"] = json!(1001),
-                "process.oomScoreAdj: 1001",
-            ),
+            (|s| s["process"]["args"] = json!([]), "process.args: is empty"),
+            (|s| s["process"]["args"] = json!([""]), "process.args[0]: is empty"),
+            (|s| s["process"]["args"] = json!(["a\0b"]), "process.args[0]: "),
+            (|s| s["process"]["env"] = json!(["A\0=b"]), "process.env[0]: "),
+            (|s| s["process"]["cwd"] = json!("tmp"), "process.cwd: \"tmp\" is not absolute"),
+            (|s| s["process"]["oomScoreAdj"] = json!(1001), "process.oomScoreAdj: 1001"),
             (
                 |s| {
                     let one = json!({"type": "RLIMIT_NOFILE", "soft": 1, "hard": 1});
@@ -194,10 +156,7 @@ mod tests {
                 "process.rlimits[0]: the soft limit 2 of RLIMIT_NOFILE is above the hard limit 1",
             ),
             (|s| s["hostname"] = json!("a".repeat(65)), "hostname: "),
-            (
-                |s| s["hostname"] = json!("a/b"),
-                "hostname: \"a/b\" is not a host name",
-            ),
+            (|s| s["hostname"] = json!("a/b"), "hostname: \"a/b\" is not a host name"),
             (|s| s["domainname"] = json!("a b"), "domainname: "),
             (|s| s["linux"] = Value::Null, "linux: is missing"),
             (
@@ -207,26 +166,14 @@ mod tests {
                 },
                 "linux.namespaces[5]: uts is listed twice",
             ),
-            (
-                |s| set_namespace(s, "network", "netns"),
-                "linux.namespaces[4].path: \"netns\"",
-            ),
+            (|s| set_namespace(s, "network", "netns"), "linux.namespaces[4].path: \"netns\""),
             (
                 |s| s["linux"]["uidMappings"] = json!([{"containerID": 0, "hostID": 1, "size": 1}]),
                 "linux.gidMappings: is missing",
             ),
-            (
-                |s| map(s, json!([[0, 0, 65536]])),
-                "linux.uidMappings[0]: maps the host's root",
-            ),
-            (
-                |s| map(s, json!([[0, 1000, 0]])),
-                "linux.uidMappings[0]: has size 0",
-            ),
-            (
-                |s| map(s, json!([[1, 1000, 10]])),
-                "linux.uidMappings: maps no root",
-            ),
+            (|s| map(s, json!([[0, 0, 65536]])), "linux.uidMappings[0]: maps the host's root"),
+            (|s| map(s, json!([[0, 1000, 0]])), "linux.uidMappings[0]: has size 0"),
+            (|s| map(s, json!([[1, 1000, 10]])), "linux.uidMappings: maps no root"),
             (
                 |s| map(s, json!([[0, 1000, 10], [5, 3000, 10]])),
                 "linux.uidMappings[1]: overlaps linux.uidMappings[0] inside",
@@ -247,26 +194,14 @@ mod tests {
                 |s| s["mounts"][1]["destination"] = json!("/a/../../etc"),
                 "mounts[1].destination: \"/a/../../etc\" holds \"..\"",
             ),
-            (
-                |s| s["mounts"][7]["source"] = Value::Null,
-                "mounts[7].source: is missing",
-            ),
-            (
-                |s| s["mounts"][0] = json!({"destination": "/x"}),
-                "mounts[0].type: is missing",
-            ),
+            (|s| s["mounts"][7]["source"] = Value::Null, "mounts[7].source: is missing"),
+            (|s| s["mounts"][0] = json!({"destination": "/x"}), "mounts[0].type: is missing"),
             (
                 |s| s["linux"]["rootfsPropagation"] = json!("most"),
                 "linux.rootfsPropagation: \"most\"",
             ),
-            (
-                |s| s["linux"]["maskedPaths"] = json!(["proc"]),
-                "linux.maskedPaths[0]: \"proc\"",
-            ),
-            (
-                |s| s["linux"]["readonlyPaths"] = json!(["a"]),
-                "linux.readonlyPaths[0]: \"a\"",
-            ),
+            (|s| s["linux"]["maskedPaths"] = json!(["proc"]), "linux.maskedPaths[0]: \"proc\""),
+            (|s| s["linux"]["readonlyPaths"] = json!(["a"]), "linux.readonlyPaths[0]: \"a\""),
             (
                 |s| s["linux"]["sysctl"] = json!({"vm.swappiness": "1"}),
                 "linux.sysctl: vm.swappiness belongs to the whole host",
@@ -289,10 +224,7 @@ mod tests {
         ];
         for (change, expected) in rows {
             let message = refusal(change);
-            assert!(
-                message.starts_with(expected),
-                "expected {expected}, got {message}"
-            );
+            assert!(message.starts_with(expected), "expected {expected}, got {message}");
         }
     }
 
@@ -310,9 +242,6 @@ mod tests {
 
     #[test]
     fn several_mappings_are_accepted() {
-        assert_eq!(
-            refusal(|s| map(s, json!([[0, 1000, 1], [1, 100_000, 65535]]))),
-            "accepted"
-        );
+        assert_eq!(refusal(|s| map(s, json!([[0, 1000, 1], [1, 100_000, 65535]]))), "accepted");
     }
 }

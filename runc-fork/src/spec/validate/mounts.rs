@@ -7,16 +7,8 @@ use oci_spec::runtime::{Linux, Mount, Spec};
 use crate::spec::Error;
 
 /// mount_namespaces(7), with the `r` forms of the runtime-spec.
-const PROPAGATION: [&str; 8] = [
-    "private",
-    "rprivate",
-    "slave",
-    "rslave",
-    "shared",
-    "rshared",
-    "unbindable",
-    "runbindable",
-];
+const PROPAGATION: [&str; 8] =
+    ["private", "rprivate", "slave", "rslave", "shared", "rshared", "unbindable", "runbindable"];
 
 pub(super) fn check(spec: &Spec, linux: &Linux) -> Result<(), Error> {
     for (index, mount) in spec.mounts().iter().flatten().enumerate() {
@@ -46,11 +38,7 @@ fn check_mount(field: &str, mount: &Mount) -> Result<(), Error> {
     let is_bind = has("bind") || has("rbind") || mount.typ().as_deref() == Some("bind");
     if is_bind && mount.source().is_none() {
         let field = format!("{field}.source");
-        return Err(Error::field(
-            field,
-            "is missing",
-            "a bind mount shows something of the host",
-        ));
+        return Err(Error::field(field, "is missing", "a bind mount shows something of the host"));
     }
     if !is_bind && mount.typ().as_deref().is_none_or(str::is_empty) {
         let remedy = "name a file system, or add the option bind";
@@ -70,18 +58,10 @@ fn check_paths(name: &str, paths: Option<&[String]>) -> Result<(), Error> {
 /// what is opened.
 fn check_inside(field: &str, path: &Path) -> Result<(), Error> {
     if !path.is_absolute() {
-        return Err(Error::field(
-            field,
-            format!("{path:?} is not an absolute path"),
-            "",
-        ));
+        return Err(Error::field(field, format!("{path:?} is not an absolute path"), ""));
     }
     if path.components().any(|part| part == Component::ParentDir) {
-        return Err(Error::field(
-            field,
-            format!("{path:?} holds \"..\""),
-            "write it without",
-        ));
+        return Err(Error::field(field, format!("{path:?} holds \"..\""), "write it without"));
     }
     Ok(())
 }

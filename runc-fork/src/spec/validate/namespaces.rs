@@ -22,26 +22,10 @@ const REQUIRED: &[Required] = &[
         option: "--network=host",
         instead: "leave it out and publish ports with -p",
     },
-    Required {
-        kind: Type::Pid,
-        option: "--pid=host",
-        instead: "leave it out",
-    },
-    Required {
-        kind: Type::Ipc,
-        option: "--ipc=host",
-        instead: "leave it out",
-    },
-    Required {
-        kind: Type::Uts,
-        option: "--uts=host",
-        instead: "leave it out",
-    },
-    Required {
-        kind: Type::Mount,
-        option: "",
-        instead: "add it to the list",
-    },
+    Required { kind: Type::Pid, option: "--pid=host", instead: "leave it out" },
+    Required { kind: Type::Ipc, option: "--ipc=host", instead: "leave it out" },
+    Required { kind: Type::Uts, option: "--uts=host", instead: "leave it out" },
+    Required { kind: Type::Mount, option: "", instead: "add it to the list" },
 ];
 
 pub(super) fn check(
@@ -53,15 +37,8 @@ pub(super) fn check(
     for (index, namespace) in namespaces.iter().enumerate() {
         let field = format!("linux.namespaces[{index}]");
         let kind = namespace.typ();
-        if namespaces[..index]
-            .iter()
-            .any(|earlier| earlier.typ() == kind)
-        {
-            return Err(Error::field(
-                field,
-                format!("{} is listed twice", name(kind)),
-                "",
-            ));
+        if namespaces[..index].iter().any(|earlier| earlier.typ() == kind) {
+            return Err(Error::field(field, format!("{} is listed twice", name(kind)), ""));
         }
         let Some(path) = namespace.path() else {
             continue;
@@ -75,10 +52,7 @@ pub(super) fn check(
         }
     }
     for required in REQUIRED {
-        if namespaces
-            .iter()
-            .all(|namespace| namespace.typ() != required.kind)
-        {
+        if namespaces.iter().all(|namespace| namespace.typ() != required.kind) {
             return Err(shared_with_host(required.kind));
         }
     }
@@ -149,14 +123,8 @@ mod tests {
 
     #[test]
     fn the_hosts_namespaces_are_told_by_identity() {
-        assert!(is_host_namespace(
-            Type::Network,
-            Path::new("/proc/thread-self/ns/net")
-        ));
-        assert!(!is_host_namespace(
-            Type::Network,
-            Path::new("/proc/self/ns/uts")
-        ));
+        assert!(is_host_namespace(Type::Network, Path::new("/proc/thread-self/ns/net")));
+        assert!(!is_host_namespace(Type::Network, Path::new("/proc/self/ns/uts")));
         assert!(!is_host_namespace(Type::Network, Path::new("/gone")));
     }
 }

@@ -9,21 +9,14 @@ pub(super) fn check(spec: &Spec) -> Result<(), Error> {
         .process()
         .as_ref()
         .ok_or_else(|| Error::field("process", "is missing", "it says what to execute"))?;
-    check_strings(
-        "process.args",
-        process.args().as_deref().unwrap_or_default(),
-    )?;
+    check_strings("process.args", process.args().as_deref().unwrap_or_default())?;
     match process.args().as_deref() {
         None | Some([]) => {
             let remedy = "the image has no command; give one";
             return Err(Error::field("process.args", "is empty", remedy));
         }
         Some([first, ..]) if first.is_empty() => {
-            return Err(Error::field(
-                "process.args[0]",
-                "is empty",
-                "it names the program",
-            ));
+            return Err(Error::field("process.args[0]", "is empty", "it names the program"));
         }
         Some(_) => {}
     }
@@ -45,29 +38,19 @@ pub(super) fn check(spec: &Spec) -> Result<(), Error> {
 /// The kernel's strings end at a zero byte.
 fn check_strings(name: &str, strings: &[String]) -> Result<(), Error> {
     match strings.iter().position(|string| string.contains('\0')) {
-        Some(index) => Err(Error::field(
-            format!("{name}[{index}]"),
-            "holds a zero byte",
-            "",
-        )),
+        Some(index) => Err(Error::field(format!("{name}[{index}]"), "holds a zero byte", "")),
         None => Ok(()),
     }
 }
 
 fn check_rlimits(spec: &Spec) -> Result<(), Error> {
     let process = spec.process().as_ref();
-    let limits = process
-        .and_then(|process| process.rlimits().as_deref())
-        .unwrap_or_default();
+    let limits = process.and_then(|process| process.rlimits().as_deref()).unwrap_or_default();
     for (index, limit) in limits.iter().enumerate() {
         let field = format!("process.rlimits[{index}]");
         let name = limit.typ();
         if limits[..index].iter().any(|earlier| earlier.typ() == name) {
-            return Err(Error::field(
-                field,
-                format!("{name} is given twice"),
-                "give it once",
-            ));
+            return Err(Error::field(field, format!("{name} is given twice"), "give it once"));
         }
         if limit.soft() > limit.hard() {
             let reason = format!(

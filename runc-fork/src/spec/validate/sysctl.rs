@@ -18,12 +18,7 @@ const IPC: [&str; 8] = [
 
 pub(super) fn check(linux: &Linux) -> Result<(), Error> {
     let refuse = |reason: String, remedy: &str| Err(Error::field("linux.sysctl", reason, remedy));
-    for name in linux
-        .sysctl()
-        .iter()
-        .flatten()
-        .map(|(name, _)| name.as_str())
-    {
+    for name in linux.sysctl().iter().flatten().map(|(name, _)| name.as_str()) {
         // Either separator is allowed (sysctl(8)); a setting may itself have a dot in its path.
         let dotted = name.replace('/', ".");
         if dotted.split('.').any(str::is_empty) || name.contains('\0') {
@@ -45,10 +40,7 @@ pub(super) fn check(linux: &Linux) -> Result<(), Error> {
         };
         let namespaces = linux.namespaces().as_deref().unwrap_or_default();
         if namespaces.iter().all(|n| n.typ() != namespace) {
-            return refuse(
-                format!("{name} needs a {namespace} namespace of its own"),
-                "",
-            );
+            return refuse(format!("{name} needs a {namespace} namespace of its own"), "");
         }
     }
     Ok(())
