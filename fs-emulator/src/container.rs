@@ -88,11 +88,7 @@ impl Container {
     /// What is remembered, to be kept.
     pub fn progress(&self) -> Progress {
         Progress {
-            accounts: self
-                .accounts
-                .lock()
-                .unwrap_or_else(|e| e.into_inner())
-                .clone(),
+            accounts: self.accounts.lock().unwrap_or_else(|e| e.into_inner()).clone(),
             load: *self.load.lock().unwrap_or_else(|e| e.into_inner()),
             last_pid: self.last_pid(0),
         }

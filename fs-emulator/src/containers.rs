@@ -49,25 +49,16 @@ impl Containers {
         for record in store.load()? {
             let container = Container::new(record, &host);
             let key = container.record.key;
-            progress
-                .remove(&key)
-                .into_iter()
-                .for_each(|p| container.resume(p));
+            progress.remove(&key).into_iter().for_each(|p| container.resume(p));
             by_key.insert(key, Arc::new(container));
         }
-        Ok(Self {
-            host,
-            store,
-            change: Mutex::default(),
-            by_key: RwLock::new(by_key),
-        })
+        Ok(Self { host, store, change: Mutex::default(), by_key: RwLock::new(by_key) })
     }
 
     /// Keeps on disk what is remembered of all containers.
     pub fn save_progress(&self) -> io::Result<()> {
         let containers = self.all().into_iter();
-        self.store
-            .save_progress(&containers.map(|c| (c.record.key, c.progress())).collect())
+        self.store.save_progress(&containers.map(|c| (c.record.key, c.progress())).collect())
     }
 
     /// Begins to serve a container. One that is known by this id and key stays as it is; an id
@@ -77,13 +68,8 @@ impl Containers {
     /// Key 0, a key of another container, an id that is no file name, a full disk.
     pub fn add(&self, record: Record) -> Result<(), AddError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let key_error = |why: String| {
-            Err(AddError::Key {
-                id: record.id.clone(),
-                key: record.key,
-                why,
-            })
-        };
+        let key_error =
+            |why: String| Err(AddError::Key { id: record.id.clone(), key: record.key, why });
         if record.key == 0 {
             return key_error("reserved".into());
         }
@@ -94,10 +80,7 @@ impl Containers {
             }
             _ => {}
         }
-        let save = |source| AddError::Save {
-            id: record.id.clone(),
-            source,
-        };
+        let save = |source| AddError::Save { id: record.id.clone(), source };
         self.store.save(&record).map_err(save)?;
         let container = Arc::new(Container::new(record, &self.host));
         let mut by_key = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
@@ -119,11 +102,7 @@ impl Containers {
 
     /// The container with this key.
     pub fn get(&self, key: u32) -> Option<Arc<Container>> {
-        self.by_key
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
-            .cloned()
+        self.by_key.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
     }
 
     /// All containers, by key.
@@ -141,15 +120,7 @@ mod tests {
 
     fn record(id: &str, key: u32) -> Record {
         let (unified, v1) = (String::new(), Vec::new());
-        Record {
-            id: id.into(),
-            key,
-            uid: 1,
-            gid: 1,
-            unified,
-            v1,
-            created_boottime_ns: 0,
-        }
+        Record { id: id.into(), key, uid: 1, gid: 1, unified, v1, created_boottime_ns: 0 }
     }
 
     #[test]
@@ -172,14 +143,7 @@ mod tests {
         containers.get(2).unwrap().last_pid(77);
         containers.save_progress().unwrap();
         assert_eq!(open().get(2).unwrap().last_pid(5), 77);
-        assert_eq!(
-            open()
-                .all()
-                .iter()
-                .map(|c| c.record.key)
-                .collect::<Vec<_>>(),
-            [2]
-        );
+        assert_eq!(open().all().iter().map(|c| c.record.key).collect::<Vec<_>>(), [2]);
         assert!(containers.remove("a").unwrap().is_some());
         assert!(containers.remove("a").unwrap().is_none());
         assert!(open().all().is_empty());

@@ -56,14 +56,8 @@ pub fn run(run_dir: &Path) -> anyhow::Result<()> {
     let listener = sysbox_ipc::Listener::bind(&socket)
         .with_context(|| format!("listening on {}", socket.display()))?;
     let mountpoint = run_dir.join("fs");
-    let service = Arc::new(Service {
-        containers: containers.clone(),
-        session,
-        mountpoint,
-    });
-    std::thread::Builder::new()
-        .name("accept".into())
-        .spawn(move || service.run(&listener))?;
+    let service = Arc::new(Service { containers: containers.clone(), session, mountpoint });
+    std::thread::Builder::new().name("accept".into()).spawn(move || service.run(&listener))?;
     if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!("telling the service manager: {e}");
     }
@@ -84,20 +78,18 @@ pub fn run(run_dir: &Path) -> anyhow::Result<()> {
 
 /// Starts the thread that samples the load of every container, and keeps it on disk.
 fn sample_loads(host: Arc<Host>, containers: Arc<Containers>) -> anyhow::Result<()> {
-    std::thread::Builder::new()
-        .name("load".into())
-        .spawn(move || {
-            for round in 0_u64.. {
-                let all = containers.all();
-                for container in &all {
-                    load::sample(&host, container);
-                }
-                if round % SAVE_EVERY == SAVE_EVERY - 1 && !all.is_empty() {
-                    save_progress(&containers);
-                }
-                std::thread::sleep(Duration::from_nanos(load::PERIOD));
+    std::thread::Builder::new().name("load".into()).spawn(move || {
+        for round in 0_u64.. {
+            let all = containers.all();
+            for container in &all {
+                load::sample(&host, container);
             }
-        })?;
+            if round % SAVE_EVERY == SAVE_EVERY - 1 && !all.is_empty() {
+                save_progress(&containers);
+            }
+            std::thread::sleep(Duration::from_nanos(load::PERIOD));
+        }
+    })?;
     Ok(())
 }
 

@@ -49,10 +49,7 @@ mod tests {
         let path = dir.path().join("pid");
         let first = Instance::lock(&path).unwrap();
         let error = Instance::lock(&path).unwrap_err().to_string();
-        assert!(
-            error.contains(&format!("pid {}", std::process::id())),
-            "{error}"
-        );
+        assert!(error.contains(&format!("pid {}", std::process::id())), "{error}");
         drop(first);
         Instance::lock(&path).unwrap();
     }

@@ -48,12 +48,7 @@ impl Service {
                 Err(e) => return tracing::warn!("receiving a request: {e}"),
             };
             let result = self.answer(request).unwrap_or_else(fs_reply::Result::Error);
-            if let Err(e) = connection.send(
-                &FsReply {
-                    result: Some(result),
-                },
-                &[],
-            ) {
+            if let Err(e) = connection.send(&FsReply { result: Some(result) }, &[]) {
                 return tracing::warn!("sending an answer: {e}");
             }
         }
@@ -63,10 +58,7 @@ impl Service {
     pub fn answer(&self, request: FsRequest) -> Result<fs_reply::Result, Error> {
         if request.protocol > PROTOCOL {
             return Err(error(
-                format!(
-                    "protocol {} is newer than this daemon's {PROTOCOL}",
-                    request.protocol
-                ),
+                format!("protocol {} is newer than this daemon's {PROTOCOL}", request.protocol),
                 "install sysbox-mgr and sysbox-fs of the same release",
             ));
         }
@@ -98,18 +90,11 @@ impl Service {
             created_boottime_ns: add.created_boottime_ns,
         };
         let (id, key) = (record.id.clone(), record.key);
-        self.containers
-            .add(record)
-            .map_err(|e| error(e.to_string(), ""))?;
+        self.containers.add(record).map_err(|e| error(e.to_string(), ""))?;
         tracing::info!("serving container {id} as {key}");
         Ok(Added {
             emulated_dir: self.mountpoint.join(key.to_string()).display().to_string(),
-            emulated_files: self
-                .session
-                .files()
-                .into_iter()
-                .map(str::to_owned)
-                .collect(),
+            emulated_files: self.session.files().into_iter().map(str::to_owned).collect(),
         })
     }
 
@@ -128,19 +113,11 @@ impl Service {
         FsStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id() as i32,
-            containers: self
-                .containers
-                .all()
-                .iter()
-                .map(|c| c.record.id.clone())
-                .collect(),
+            containers: self.containers.all().iter().map(|c| c.record.id.clone()).collect(),
         }
     }
 }
 
 fn error(message: String, remedy: &str) -> Error {
-    Error {
-        message,
-        remedy: remedy.to_owned(),
-    }
+    Error { message, remedy: remedy.to_owned() }
 }

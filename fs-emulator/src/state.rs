@@ -21,9 +21,7 @@ impl Store {
     /// Opens the directory, makes it if it is not there.
     pub fn open(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
-        Ok(Self {
-            dir: dir.to_owned(),
-        })
+        Ok(Self { dir: dir.to_owned() })
     }
 
     /// Writes a container's file.

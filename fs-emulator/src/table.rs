@@ -27,17 +27,6 @@ pub struct Row {
     pub render: fn(&View) -> String,
 }
 
-impl Row {
-    /// Size that stat(2) shows: procfs files show none, sysfs attributes a page.
-    pub fn size(&self) -> u64 {
-        if self.path.starts_with("sys/") {
-            4096
-        } else {
-            0
-        }
-    }
-}
-
 /// Shorthand for a file that everybody may read and nobody may write.
 const fn row(
     id: u16,
@@ -46,14 +35,7 @@ const fn row(
     reason: &'static str,
     render: fn(&View) -> String,
 ) -> Row {
-    Row {
-        id,
-        path,
-        meaning,
-        reason,
-        mode: 0o444,
-        render,
-    }
+    Row { id, path, meaning, reason, mode: 0o444, render }
 }
 
 /// Why files about CPUs are emulated.
@@ -154,21 +136,9 @@ mod tests {
     #[test]
     fn rows_are_well_formed() {
         for (i, row) in TABLE.iter().enumerate() {
-            assert!(
-                row.path.starts_with("proc/") || row.path.starts_with("sys/"),
-                "{}",
-                row.path
-            );
-            assert!(
-                row.path.split('/').all(|name| !name.is_empty()),
-                "{}",
-                row.path
-            );
-            assert!(
-                !row.meaning.is_empty() && !row.reason.is_empty(),
-                "{}",
-                row.path
-            );
+            assert!(row.path.starts_with("proc/") || row.path.starts_with("sys/"), "{}", row.path);
+            assert!(row.path.split('/').all(|name| !name.is_empty()), "{}", row.path);
+            assert!(!row.meaning.is_empty() && !row.reason.is_empty(), "{}", row.path);
             assert_eq!(row.mode & !0o666, 0, "{}", row.path);
             assert!((1..=MAX_ID).contains(&row.id), "{}", row.path);
             let unlike = |other: &Row| other.path != row.path && other.id != row.id;

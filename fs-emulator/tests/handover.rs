@@ -34,10 +34,7 @@ fn files_outlive_a_killed_daemon() {
                     let mut passes = 0;
                     while !stop.load(std::sync::atomic::Ordering::Relaxed) {
                         let text = fs::read_to_string(&path).unwrap();
-                        assert!(
-                            text.starts_with("MemTotal:") && text.ends_with('\n'),
-                            "{text}"
-                        );
+                        assert!(text.starts_with("MemTotal:") && text.ends_with('\n'), "{text}");
                         passes += 1;
                     }
                     passes
@@ -61,19 +58,14 @@ fn files_outlive_a_killed_daemon() {
     early.read_to_string(&mut text).unwrap();
     assert!(text.starts_with("MemTotal:"));
     assert_eq!(fs::metadata(&path).unwrap().ino(), inode);
-    let Answer::Status(status) = daemon.call(Call::Status(Default::default())) else {
-        panic!()
-    };
+    let Answer::Status(status) = daemon.call(Call::Status(Default::default())) else { panic!() };
     assert_eq!(status.containers, ["lasting"]);
 
     // A second daemon is refused and says who is there.
     let second = place.command().output().unwrap();
     let error = String::from_utf8_lossy(&second.stderr).into_owned();
     assert!(!second.status.success());
-    assert!(
-        error.contains(&format!("pid {}", daemon.child.id())),
-        "{error}"
-    );
+    assert!(error.contains(&format!("pid {}", daemon.child.id())), "{error}");
 
     // A planned end leaves the files to the next daemon, too.
     daemon.terminate();
@@ -98,9 +90,7 @@ fn a_dead_mount_is_replaced() {
     daemon.child.kill().unwrap();
     daemon.child.wait().unwrap();
     let path = place.path(&dir).join("proc/uptime");
-    wait("the end of the mount", || {
-        fs::read_to_string(&path).is_err()
-    });
+    wait("the end of the mount", || fs::read_to_string(&path).is_err());
     let daemon = place.start();
     assert!(fs::read_to_string(&path).unwrap().contains(' '));
     daemon.remove("c");
@@ -116,17 +106,12 @@ fn the_service_manager_keeps_the_device() {
     let (place, cgroup) = (Place::new(), Cgroup::new("systemd"));
     let notify = place.run_dir.path().join("notify");
     let manager = UnixDatagram::bind(&notify).unwrap();
-    manager
-        .set_read_timeout(Some(Duration::from_secs(10)))
-        .unwrap();
+    manager.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let mut command = place.command();
     command.env("NOTIFY_SOCKET", &notify).env("FDSTORE", "4");
     let mut daemon = place.start_with(command);
     let (stored, device) = receive(&manager);
-    assert!(
-        stored.contains("FDSTORE=1") && stored.contains("FDPOLL=0"),
-        "{stored}"
-    );
+    assert!(stored.contains("FDSTORE=1") && stored.contains("FDPOLL=0"), "{stored}");
     assert!(receive(&manager).0.contains("READY=1"));
     assert!(!place.run_dir.path().join("sysfs-hold.sock").exists());
     let (dir, _) = daemon.add(container("kept", 5, &cgroup));
@@ -135,17 +120,11 @@ fn the_service_manager_keeps_the_device() {
     daemon.child.wait().unwrap();
 
     // As systemd does it: descriptor 3, its name, and the pid that it is meant for.
-    let name = stored
-        .lines()
-        .find_map(|line| line.strip_prefix("FDNAME="))
-        .unwrap();
+    let name = stored.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap();
     let mut command = place.shell(
         "exec 3<&0 </dev/null; export LISTEN_PID=$$; exec \"$0\" --run-dir \"$1\" --log-level warn",
     );
-    command
-        .stdin(device.unwrap())
-        .env("LISTEN_FDS", "1")
-        .env("LISTEN_FDNAMES", name);
+    command.stdin(device.unwrap()).env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name);
     command.env("NOTIFY_SOCKET", &notify).env("FDSTORE", "4");
     let daemon = place.start_with(command);
     assert!(receive(&manager).0.contains("READY=1"));
@@ -167,10 +146,7 @@ fn receive(socket: &UnixDatagram) -> (String, Option<OwnedFd>) {
         _ => None,
     });
     let descriptor = descriptors.flatten().next();
-    (
-        String::from_utf8_lossy(&text[..received.bytes]).into_owned(),
-        descriptor,
-    )
+    (String::from_utf8_lossy(&text[..received.bytes]).into_owned(), descriptor)
 }
 
 #[test]
@@ -186,9 +162,7 @@ fn a_holder_that_dies_is_replaced() {
     let first = fs::metadata(&socket).unwrap().ino();
     sysbox_fs::session::hold::release(place.run_dir.path());
     let replaced = || fs::metadata(&socket).is_ok_and(|m| m.ino() != first);
-    wait("another holder", || {
-        replaced() && support::connects(&socket)
-    });
+    wait("another holder", || replaced() && support::connects(&socket));
     daemon.child.kill().unwrap();
     daemon.child.wait().unwrap();
     let daemon = place.start();

@@ -20,10 +20,7 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        let fixture = Self {
-            root: tempfile::tempdir().unwrap(),
-            v1: Vec::new(),
-        };
+        let fixture = Self { root: tempfile::tempdir().unwrap(), v1: Vec::new() };
         let cgroups = fixture.root.path().join("cgroup");
         fixture.write(
             "proc/self/mountinfo",
@@ -41,15 +38,9 @@ impl Fixture {
         let cpu = |i| format!("processor\t: {i}\nphysical id\t: 0\ncore id\t\t: {i}\n\n");
         fixture.write("proc/cpuinfo", &(0..8).map(cpu).collect::<String>());
         fixture.write(&format!("proc/{READER}/cgroup"), "0::/c/app/worker\n");
-        fixture.write(
-            &format!("proc/{READER}/status"),
-            "Name:\tx\nNSpid:\t77\t12\t3\n",
-        );
+        fixture.write(&format!("proc/{READER}/status"), "Name:\tx\nNSpid:\t77\t12\t3\n");
         for dir in ["cgroup/c", "cgroup/c/app", "cgroup/c/app/worker"] {
-            fixture.write(
-                &format!("{dir}/cpu.stat"),
-                "user_usec 2000000\nsystem_usec 1000000\n",
-            );
+            fixture.write(&format!("{dir}/cpu.stat"), "user_usec 2000000\nsystem_usec 1000000\n");
         }
         fixture
     }
@@ -65,8 +56,7 @@ impl Fixture {
 
     fn v1(&mut self, controller: &str) {
         let dir = self.path(&format!("v1/{controller}"));
-        self.v1
-            .push((controller.into(), dir.to_str().unwrap().into()));
+        self.v1.push((controller.into(), dir.to_str().unwrap().into()));
     }
 
     /// The text of a file for thread `reader`.
@@ -88,24 +78,15 @@ impl Fixture {
 
     fn kib(&self, field: &str, reader: u32) -> u64 {
         let text = self.text("proc/meminfo", reader);
-        let line = text
-            .lines()
-            .find(|l| l.starts_with(&format!("{field}:")))
-            .unwrap();
+        let line = text.lines().find(|l| l.starts_with(&format!("{field}:"))).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
     fn cpus(&self, reader: u32) -> (String, usize, usize) {
         (
             self.text("sys/devices/system/cpu/online", reader),
-            self.text("proc/cpuinfo", reader)
-                .matches("processor")
-                .count(),
-            self.text("proc/stat", reader)
-                .lines()
-                .filter(|l| l.starts_with("cpu"))
-                .count()
-                - 1,
+            self.text("proc/cpuinfo", reader).matches("processor").count(),
+            self.text("proc/stat", reader).lines().filter(|l| l.starts_with("cpu")).count() - 1,
         )
     }
 }
@@ -125,25 +106,15 @@ fn memory_by_the_tightest_limit_of_the_reader() {
     ];
     for (limits, own, inner, level) in cases {
         let fixture = Fixture::new();
-        for (i, dir) in ["cgroup/c", "cgroup/c/app", "cgroup/c/app/worker"]
-            .iter()
-            .enumerate()
-        {
+        for (i, dir) in ["cgroup/c", "cgroup/c/app", "cgroup/c/app/worker"].iter().enumerate() {
             let limit = limits[i].map_or("max\n".into(), |gib| (gib * GIB).to_string());
             fixture.write(&format!("{dir}/memory.max"), &limit);
-            fixture.write(
-                &format!("{dir}/memory.current"),
-                &((i as u64 + 1) << 20).to_string(),
-            );
+            fixture.write(&format!("{dir}/memory.current"), &((i as u64 + 1) << 20).to_string());
         }
         assert_eq!(fixture.kib("MemTotal", 0), own << 20, "{limits:?}");
         assert_eq!(fixture.kib("MemTotal", READER), inner << 20, "{limits:?}");
         let used = (*level as u64 + 1) << 10;
-        assert_eq!(
-            fixture.kib("MemFree", READER),
-            (inner << 20) - used,
-            "{limits:?}"
-        );
+        assert_eq!(fixture.kib("MemFree", READER), (inner << 20) - used, "{limits:?}");
     }
 }
 
@@ -176,10 +147,7 @@ fn memory_fields_come_from_the_cgroup() {
         assert_eq!(fixture.kib(field, 0), kib, "{field}");
     }
     let swaps = fixture.text("proc/swaps", 0);
-    assert_eq!(
-        swaps.lines().nth(1).unwrap().split_whitespace().nth(2),
-        Some("1024")
-    );
+    assert_eq!(swaps.lines().nth(1).unwrap().split_whitespace().nth(2), Some("1024"));
 }
 
 #[test]
@@ -199,25 +167,14 @@ fn cpus_agree_in_all_files() {
         fixture.write("cgroup/c/cpuset.cpus.effective", set);
         fixture.write("cgroup/c/app/cpu.max", inner_max);
         for (reader, count) in [(0, own), (READER, inner)] {
-            let list = if count == 1 {
-                "0\n".into()
-            } else {
-                format!("0-{}\n", count - 1)
-            };
-            assert_eq!(
-                fixture.cpus(reader),
-                (list, count, count),
-                "{max} {set} {inner_max}"
-            );
+            let list = if count == 1 { "0\n".into() } else { format!("0-{}\n", count - 1) };
+            assert_eq!(fixture.cpus(reader), (list, count, count), "{max} {set} {inner_max}");
         }
     }
     let fixture = Fixture::new();
     fixture.write("cgroup/c/cpuset.cpus.effective", "2,5-6");
     let cpuinfo = fixture.text("proc/cpuinfo", 0);
-    assert!(
-        cpuinfo.contains("processor\t: 1\nphysical id\t: 0\ncore id\t\t: 5\n"),
-        "{cpuinfo}"
-    );
+    assert!(cpuinfo.contains("processor\t: 1\nphysical id\t: 0\ncore id\t\t: 5\n"), "{cpuinfo}");
 }
 
 #[test]
@@ -228,22 +185,13 @@ fn hybrid_hosts_take_limits_from_v1() {
     }
     fixture.write("v1/memory/memory.limit_in_bytes", &GIB.to_string());
     fixture.write("v1/memory/memory.usage_in_bytes", &(1 << 20).to_string());
-    fixture.write(
-        "v1/memory/memory.memsw.limit_in_bytes",
-        "9223372036854771712",
-    );
-    fixture.write(
-        "v1/memory/memory.stat",
-        "cache 1\ntotal_cache 524288\ntotal_rss 262144\n",
-    );
+    fixture.write("v1/memory/memory.memsw.limit_in_bytes", "9223372036854771712");
+    fixture.write("v1/memory/memory.stat", "cache 1\ntotal_cache 524288\ntotal_rss 262144\n");
     fixture.write("v1/cpu/cpu.cfs_quota_us", "-1");
     fixture.write("v1/cpu/cpu.cfs_period_us", "100000");
     fixture.write("v1/cpuset/cpuset.effective_cpus", "1,3");
     fixture.write("v1/pids/pids.current", "41");
-    fixture.write(
-        "v1/blkio/blkio.throttle.io_serviced_recursive",
-        "8:0 Read 3\n8:0 Write 1\n",
-    );
+    fixture.write("v1/blkio/blkio.throttle.io_serviced_recursive", "8:0 Read 3\n8:0 Write 1\n");
     fixture.write("proc/diskstats", " 8 0 sda 9 9 9 9\n 8 16 sdb 9 9 9 9\n");
     assert_eq!(fixture.kib("MemTotal", READER), 1 << 20);
     assert_eq!(fixture.kib("MemFree", READER), (1 << 20) - 1024);
@@ -254,10 +202,7 @@ fn hybrid_hosts_take_limits_from_v1() {
     assert_eq!(fixture.cpus(READER), ("0\n".into(), 1, 1));
     assert!(fixture.text("proc/loadavg", READER).ends_with(" 1/41 3\n"));
     let diskstats = fixture.text("proc/diskstats", 0);
-    assert_eq!(
-        diskstats,
-        "   8       0 sda 3 0 0 0 1 0 0 0 0 0 0 0 0 0 0 0 0\n"
-    );
+    assert_eq!(diskstats, "   8       0 sda 3 0 0 0 1 0 0 0 0 0 0 0 0 0 0 0 0\n");
 }
 
 #[test]
@@ -273,9 +218,7 @@ fn a_container_without_its_cgroup_still_reads() {
     // Nor does a host that tells nothing make it fail.
     fs::remove_dir_all(fixture.path("proc")).unwrap();
     fs::remove_dir_all(fixture.path("sys")).unwrap();
-    TABLE
-        .iter()
-        .for_each(|row| drop(fixture.text(row.path, READER)));
+    TABLE.iter().for_each(|row| drop(fixture.text(row.path, READER)));
 }
 
 #[test]

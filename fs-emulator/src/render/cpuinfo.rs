@@ -20,9 +20,7 @@ fn renumbered(host: &str, cpus: &[u32]) -> String {
     let blocks = host.split_inclusive("\n\n");
     let (mut chosen, mut others) = (Vec::new(), Vec::new());
     for block in blocks {
-        let number = block
-            .lines()
-            .find_map(|line| field(line, "processor")?.parse::<u32>().ok());
+        let number = block.lines().find_map(|line| field(line, "processor")?.parse::<u32>().ok());
         match number {
             Some(n) if cpus.contains(&n) => chosen.push(block),
             Some(_) => {}
@@ -69,11 +67,7 @@ impl<'a> Packages<'a> {
     }
 
     fn cores(&self, package: &str) -> usize {
-        let cores = self
-            .0
-            .iter()
-            .filter(|(p, _)| *p == package)
-            .map(|(_, core)| core);
+        let cores = self.0.iter().filter(|(p, _)| *p == package).map(|(_, core)| core);
         cores.collect::<HashSet<_>>().len()
     }
 }
@@ -85,9 +79,7 @@ fn value<'a>(block: &'a str, name: &str) -> Option<&'a str> {
 /// The value of a line "name\t: value" if it has this name.
 fn field<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let rest = line.strip_prefix(name)?;
-    rest.trim_start_matches(['\t', ' '])
-        .strip_prefix(':')
-        .map(str::trim)
+    rest.trim_start_matches(['\t', ' ']).strip_prefix(':').map(str::trim)
 }
 
 #[cfg(test)]
@@ -103,9 +95,7 @@ mod tests {
 
     #[test]
     fn chosen_blocks_are_renumbered() {
-        let host = (0..8)
-            .map(|i| block(i, i / 4, i % 4 / 2, 4, 2))
-            .collect::<String>();
+        let host = (0..8).map(|i| block(i, i / 4, i % 4 / 2, 4, 2)).collect::<String>();
         let expected = block(0, 0, 1, 2, 1) + &block(1, 0, 1, 2, 1) + &block(2, 1, 0, 1, 1);
         assert_eq!(renumbered(&host, &[2, 3, 4]), expected);
         assert_eq!(renumbered(&host, &(0..8).collect::<Vec<_>>()), host);
@@ -114,10 +104,7 @@ mod tests {
     #[test]
     fn other_architectures() {
         let arm = "processor\t: 0\nBogoMIPS\t: 1\n\nprocessor\t: 1\n\nHardware\t: Board\n";
-        assert_eq!(
-            renumbered(arm, &[1]),
-            "processor\t: 0\n\nHardware\t: Board\n"
-        );
+        assert_eq!(renumbered(arm, &[1]), "processor\t: 0\n\nHardware\t: Board\n");
         assert_eq!(renumbered("# processors : 2\n", &[0]), "# processors : 2\n");
     }
 }

@@ -63,11 +63,7 @@ mod tests {
 
     #[test]
     fn as_many_fields_as_the_kernel_prints() {
-        let io = DeviceIo {
-            reads: 3,
-            read_bytes: 1024,
-            ..DeviceIo::default()
-        };
+        let io = DeviceIo { reads: 3, read_bytes: 1024, ..DeviceIo::default() };
         assert_eq!(numbers(&io).split(' ').count(), 17);
         assert_eq!(device(" 254       0 vda 1 2"), Some(((254, 0), "vda")));
         assert_eq!(device("major minor  #blocks  name"), None);

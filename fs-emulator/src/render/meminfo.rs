@@ -15,11 +15,7 @@ pub fn meminfo(view: &View) -> String {
         let Some((name, rest)) = line.split_once(':') else {
             continue;
         };
-        let native = rest
-            .split_whitespace()
-            .next()
-            .and_then(|v| v.parse().ok())
-            .unwrap_or(0);
+        let native = rest.split_whitespace().next().and_then(|v| v.parse().ok()).unwrap_or(0);
         let value = match name {
             "HugePages_Total" => memory.huge_total,
             "HugePages_Free" => memory.huge_total - memory.huge_used,

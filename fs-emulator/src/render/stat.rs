@@ -11,16 +11,9 @@ use crate::view::host::{SECOND, boot_wall_time};
 /// switches are not counted for cgroups: 0.
 pub fn stat(view: &View) -> String {
     let times = view.cpu_times(&view.visible_cpus());
-    let tasks = view
-        .container
-        .load
-        .lock()
-        .unwrap_or_else(|e| e.into_inner())
-        .tasks();
+    let tasks = view.container.load.lock().unwrap_or_else(|e| e.into_inner()).tasks();
     let btime = (boot_wall_time() + view.container.record.created_boottime_ns) / SECOND;
-    let forks = view
-        .container
-        .last_pid(view.reader_tids().get(1).copied().unwrap_or(0));
+    let forks = view.container.last_pid(view.reader_tids().get(1).copied().unwrap_or(0));
     let mut text = String::with_capacity(512);
     // The sum has a second space.
     put(&mut text, "cpu ", times.total);
@@ -55,12 +48,7 @@ mod tests {
     #[test]
     fn cpu_lines_are_in_ticks() {
         let mut text = String::new();
-        let time = CpuTime {
-            user: 1_234_567,
-            nice: 9_999,
-            system: 20_000,
-            idle: 5_000_000,
-        };
+        let time = CpuTime { user: 1_234_567, nice: 9_999, system: 20_000, idle: 5_000_000 };
         put(&mut text, "cpu0", time);
         assert_eq!(text, "cpu0 123 0 2 500 0 0 0 0 0 0\n");
     }

@@ -13,12 +13,7 @@ fn table(memory: &Memory) -> String {
     if memory.swap_total > 0 {
         let tab = |kib: u64| if kib < 10_000_000 { "\t" } else { "" };
         let (size, used) = (memory.swap_total / 1024, memory.swap_used / 1024);
-        text += &format!(
-            "{:<40}virtual\t\t{size}\t{}{used}\t{}-2\n",
-            "none",
-            tab(size),
-            tab(used)
-        );
+        text += &format!("{:<40}virtual\t\t{size}\t{}{used}\t{}-2\n", "none", tab(size), tab(used));
     }
     text
 }

@@ -12,11 +12,7 @@ pub fn uptime(view: &View) -> String {
 }
 
 fn seconds(nanoseconds: u64) -> String {
-    format!(
-        "{}.{:02}",
-        nanoseconds / SECOND,
-        nanoseconds % SECOND / 10_000_000
-    )
+    format!("{}.{:02}", nanoseconds / SECOND, nanoseconds % SECOND / 10_000_000)
 }
 
 #[cfg(test)]

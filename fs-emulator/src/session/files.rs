@@ -46,13 +46,7 @@ impl Files {
         agreed: Arc<OnceLock<u64>>,
     ) -> Self {
         // The clock since boot goes by far faster than files are opened, so handles are new.
-        Self {
-            host,
-            containers,
-            tree,
-            texts: Texts::new(boottime()),
-            agreed,
-        }
+        Self { host, containers, tree, texts: Texts::new(boottime()), agreed }
     }
 
     /// The node of an inode number, if its container is served.
@@ -73,9 +67,7 @@ impl Files {
             Node::Root => {
                 let key: u32 = name.parse().ok()?;
                 // One spelling only: "7", not "07" or "+7".
-                self.containers
-                    .get(key)
-                    .filter(|_| key.to_string() == name)?;
+                self.containers.get(key).filter(|_| key.to_string() == name)?;
                 Some(self.tree.container(key))
             }
             Node::Directory { key, directory } => self.tree.child(key, directory, name),
@@ -88,18 +80,11 @@ impl Files {
         match self.node(ino)? {
             Node::Root => {
                 let keys = self.containers.all().into_iter().map(|c| c.record.key);
-                Some(
-                    keys.map(|key| (key.to_string(), self.tree.container(key)))
-                        .collect(),
-                )
+                Some(keys.map(|key| (key.to_string(), self.tree.container(key))).collect())
             }
             Node::Directory { key, directory } => {
                 let entries = self.tree.children(key, directory).into_iter();
-                Some(
-                    entries
-                        .map(|(name, node)| (name.to_owned(), node))
-                        .collect(),
-                )
+                Some(entries.map(|(name, node)| (name.to_owned(), node)).collect())
             }
             Node::File { .. } => None,
         }
@@ -115,20 +100,15 @@ impl Files {
             Node::File { key, row } => {
                 let container = self.containers.get(*key)?;
                 let (uid, gid) = (container.record.uid, container.record.gid);
-                (
-                    FileType::RegularFile,
-                    row.mode,
-                    row.size(),
-                    container.created,
-                    uid,
-                    gid,
-                )
+                (FileType::RegularFile, row.mode, self.tree.size(row), container.created, uid, gid)
             }
         };
         let ino = INodeNo(node.ino());
         let nlink = if kind == FileType::Directory { 2 } else { 1 };
         let [atime, mtime, ctime, crtime] = [time; 4];
-        let (blocks, rdev, blksize, flags) = (0, 0, 4096, 0);
+        // "Blocks" no smaller than the file, or `wc -c` believes all but the last one to be there.
+        let blksize = size.next_power_of_two().max(4096) as u32;
+        let (blocks, rdev, flags) = (0, 0, 0);
         Some(FileAttr {
             ino,
             size,
@@ -153,10 +133,7 @@ impl Files {
         match self.tree.node(ino.0) {
             Some(Node::File { key, row }) => {
                 let container = self.containers.get(key).ok_or(Errno::ENOENT)?;
-                Ok((
-                    key,
-                    (row.render)(&View::new(&self.host, &container, reader)),
-                ))
+                Ok((key, (row.render)(&View::new(&self.host, &container, reader))))
             }
             Some(_) => Err(Errno::EISDIR),
             None => Err(Errno::ENOENT),
@@ -216,10 +193,7 @@ impl Filesystem for Files {
         match self.text(ino, request.pid()) {
             Ok((key, text)) => {
                 let handle = FileHandle(self.texts.open(key, text));
-                reply.opened(
-                    handle,
-                    FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH,
-                );
+                reply.opened(handle, FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
             }
             Err(errno) => reply.error(errno),
         }
@@ -233,9 +207,15 @@ impl Filesystem for Files {
         offset: u64,
         size: u32,
         _: OpenFlags,
-        _: Option<LockOwner>,
+        owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        // Reading past the page cache names an owner. Who does not, fills the page cache, for
+        // sendfile(2), splice(2) or mmap(2) (from Linux 6.5 on): the text there would be seen by
+        // later readers. EINVAL is what these calls say where they are not supported.
+        if owner.is_none() {
+            return reply.error(Errno::EINVAL);
+        }
         let size = size as usize;
         if let Some(part) = self.texts.read(handle.0, offset, size) {
             return reply.data(&part);
@@ -291,15 +271,7 @@ impl Filesystem for Files {
         let dots = dots.map(|(name, ino)| (name, ino, FileType::Directory));
         let children = children.into_iter().map(|(name, node)| {
             let file = matches!(node, Node::File { .. });
-            (
-                name,
-                node.ino(),
-                if file {
-                    FileType::RegularFile
-                } else {
-                    FileType::Directory
-                },
-            )
+            (name, node.ino(), if file { FileType::RegularFile } else { FileType::Directory })
         });
         let entries = dots.chain(children).enumerate();
         for (i, (name, ino, kind)) in entries.skip(usize::try_from(offset).unwrap_or(usize::MAX)) {

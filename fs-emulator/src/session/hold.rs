@@ -67,10 +67,7 @@ pub fn keep_on(run_dir: &Path, held: &Held) -> io::Result<()> {
 pub fn release(run_dir: &Path) {
     holder::end(run_dir);
     if let Ok(passed) = sd_notify::listen_fds_with_names() {
-        for (_, name) in passed
-            .into_iter()
-            .filter(|(_, name)| name.starts_with(NAME))
-        {
+        for (_, name) in passed.into_iter().filter(|(_, name)| name.starts_with(NAME)) {
             let state = [NotifyState::FdStoreRemove, NotifyState::FdName(&name)];
             let _ = sd_notify::notify(&state);
         }
@@ -79,8 +76,6 @@ pub fn release(run_dir: &Path) {
 
 /// Whether systemd keeps descriptors for this service.
 fn store_is_there() -> bool {
-    let size = std::env::var("FDSTORE")
-        .ok()
-        .and_then(|n| n.parse::<u32>().ok());
+    let size = std::env::var("FDSTORE").ok().and_then(|n| n.parse::<u32>().ok());
     size.is_some_and(|n| n > 0) && std::env::var_os("NOTIFY_SOCKET").is_some()
 }

@@ -51,23 +51,13 @@ fn socket(run_dir: &Path) -> PathBuf {
 /// Asks the holder, if there is one, for the device.
 pub fn ask(run_dir: &Path) -> Option<Held> {
     let (given, device) = call_give(run_dir)?;
-    Some(Held {
-        device,
-        flags: given.flags,
-    })
+    Some(Held { device, flags: given.flags })
 }
 
 fn call_give(run_dir: &Path) -> Option<(Given, OwnedFd)> {
     let connection = Connection::connect(&socket(run_dir)).ok()?;
     connection.set_timeout(Some(PATIENCE)).ok()?;
-    connection
-        .send(
-            &Ask {
-                call: Call::Give as i32,
-            },
-            &[],
-        )
-        .ok()?;
+    connection.send(&Ask { call: Call::Give as i32 }, &[]).ok()?;
     let mut answer = connection.receive::<Given>().ok()??;
     Some((answer.message, answer.fds.pop()?))
 }
@@ -86,18 +76,12 @@ fn spawn(run_dir: &Path, device: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
     // It outlives this process: nothing of this one's surroundings is for it, but for the device,
     // which is its standard input.
     holder.env_clear().current_dir("/");
-    holder
-        .stdin(device.try_clone_to_owned()?)
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
+    holder.stdin(device.try_clone_to_owned()?).stdout(Stdio::null()).stderr(Stdio::null());
     holder.spawn()?;
     let deadline = Instant::now() + PATIENCE;
     while call_give(run_dir).is_none() {
         if Instant::now() > deadline {
-            return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the holder did not start",
-            ));
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the holder did not start"));
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -141,12 +125,7 @@ fn wait_for_end(run_dir: &Path) -> io::Result<()> {
 pub fn end(run_dir: &Path) {
     if let Ok(connection) = Connection::connect(&socket(run_dir)) {
         let _ = connection.set_timeout(Some(PATIENCE));
-        let _ = connection.send(
-            &Ask {
-                call: Call::End as i32,
-            },
-            &[],
-        );
+        let _ = connection.send(&Ask { call: Call::End as i32 }, &[]);
         // It answers by closing the connection, at its end.
         let _ = connection.receive::<Given>();
     }
@@ -171,10 +150,7 @@ pub fn run(run_dir: &Path, flags: u64) -> io::Result<()> {
         };
         match ask.message.call() {
             Call::Give => {
-                let given = Given {
-                    pid: std::process::id() as i32,
-                    flags,
-                };
+                let given = Given { pid: std::process::id() as i32, flags };
                 let _ = connection.send(&given, &[device.as_fd()]);
             }
             Call::End => {

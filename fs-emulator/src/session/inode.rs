@@ -15,6 +15,8 @@ pub const ROOT: u64 = 1;
 const DIRECTORY: u64 = 1 << 63;
 /// Bits of a row's number in a file's inode number.
 const ID_BITS: u32 = 10;
+/// Bytes in a page.
+const PAGE: u64 = 4096;
 const _: () = assert!(MAX_ID < 1 << ID_BITS);
 
 /// What an inode number stands for.
@@ -53,10 +55,17 @@ struct Entry {
     row: Option<&'static Row>,
 }
 
+/// A file that exists on this host.
+#[derive(Debug)]
+struct File {
+    row: &'static Row,
+    size: u64,
+}
+
 /// The files that exist on this host, in directories.
 #[derive(Debug)]
 pub struct Tree {
-    rows: HashMap<u16, &'static Row>,
+    files: HashMap<u16, File>,
     directories: HashMap<u32, Directory>,
 }
 
@@ -74,27 +83,26 @@ impl Tree {
                 let siblings = directories.entry(hash(parent)).or_default();
                 siblings.path = parent.to_owned();
                 if siblings.entries.iter().all(|e| e.name != name) {
-                    siblings.entries.push(Entry {
-                        name,
-                        row: is_file.then_some(*row),
-                    });
+                    siblings.entries.push(Entry { name, row: is_file.then_some(*row) });
                 }
                 parent = path;
             }
         }
-        Self {
-            rows: rows.into_iter().map(|row| (row.id, row)).collect(),
-            directories,
-        }
+        let file = |row: &'static Row| (row.id, File { row, size: size_bound(host, row) });
+        Self { files: rows.into_iter().map(file).collect(), directories }
+    }
+
+    /// Size of a file as stat(2) shows it: at least that of any text, and never 0.
+    ///
+    /// Native files of procfs show 0. Here sendfile(2) and the like would then say "end of file"
+    /// without asking the daemon; so as it is they ask, are refused, and their callers read.
+    pub fn size(&self, row: &Row) -> u64 {
+        self.files.get(&row.id).map_or(PAGE, |file| file.size)
     }
 
     /// Paths of all files, in the table's order.
     pub fn files(&self) -> Vec<&'static str> {
-        TABLE
-            .iter()
-            .filter(|row| self.rows.contains_key(&row.id))
-            .map(|row| row.path)
-            .collect()
+        TABLE.iter().filter(|row| self.files.contains_key(&row.id)).map(|row| row.path).collect()
     }
 
     /// What an inode number stands for; the container need not exist any more.
@@ -103,23 +111,18 @@ impl Tree {
             return Some(Node::Root);
         }
         if ino & DIRECTORY != 0 {
-            let key = u32::try_from((ino & !DIRECTORY) >> 31)
-                .ok()
-                .filter(|&key| key > 0)?;
+            let key = u32::try_from((ino & !DIRECTORY) >> 31).ok().filter(|&key| key > 0)?;
             let directory = self.directories.get(&((ino & 0x7fff_ffff) as u32))?;
             return Some(Node::Directory { key, directory });
         }
         let key = u32::try_from(ino >> ID_BITS).ok().filter(|&key| key > 0)?;
-        let row = self.rows.get(&((ino & u64::from(MAX_ID)) as u16))?;
+        let row = self.files.get(&((ino & u64::from(MAX_ID)) as u16))?.row;
         Some(Node::File { key, row })
     }
 
     /// The directory of a container.
     pub fn container(&self, key: u32) -> Node<'_> {
-        Node::Directory {
-            key,
-            directory: &self.directories[&hash("")],
-        }
+        Node::Directory { key, directory: &self.directories[&hash("")] }
     }
 
     /// A name in a directory of a container.
@@ -131,9 +134,7 @@ impl Tree {
     /// The names in a directory of a container.
     pub fn children(&self, key: u32, directory: &Directory) -> Vec<(&'static str, Node<'_>)> {
         let entries = directory.entries.iter();
-        entries
-            .filter_map(|e| Some((e.name, self.entry(key, directory, e)?)))
-            .collect()
+        entries.filter_map(|e| Some((e.name, self.entry(key, directory, e)?))).collect()
     }
 
     fn entry(&self, key: u32, directory: &Directory, entry: &Entry) -> Option<Node<'_>> {
@@ -157,6 +158,13 @@ impl Node<'_> {
             Node::File { key, row } => u64::from(*key) << ID_BITS | u64::from(row.id),
         }
     }
+}
+
+/// Twice the native text, which tells of all that a container can have, in whole pages as sysfs
+/// shows: programs know such sizes to be no real ones.
+fn size_bound(host: &Host, row: &Row) -> u64 {
+    let native = host.read(row.path).map_or(0, |text| text.len() as u64);
+    (2 * native).max(1).next_multiple_of(PAGE)
 }
 
 /// A 31-bit number for a directory's path (FNV-1a).
@@ -187,14 +195,10 @@ mod tests {
         for path in tree.files() {
             let mut node = tree.container(7);
             for name in path.split('/') {
-                let Node::Directory { key, directory } = node else {
-                    panic!("{path}")
-                };
+                let Node::Directory { key, directory } = node else { panic!("{path}") };
                 node = tree.child(key, directory, name).unwrap();
             }
-            let Some(Node::File { key: 7, row }) = tree.node(node.ino()) else {
-                panic!("{path}")
-            };
+            let Some(Node::File { key: 7, row }) = tree.node(node.ino()) else { panic!("{path}") };
             assert_eq!(row.path, path);
             assert!(u32::try_from(node.ino()).is_ok());
         }
@@ -210,11 +214,7 @@ mod tests {
                 assert!(seen.insert(node.ino()), "{node:?}");
                 assert_eq!(tree.node(node.ino()).unwrap().ino(), node.ino());
                 if let Node::Directory { key, directory } = node {
-                    open.extend(
-                        tree.children(key, directory)
-                            .into_iter()
-                            .map(|(_, child)| child),
-                    );
+                    open.extend(tree.children(key, directory).into_iter().map(|(_, child)| child));
                 }
             }
         }

@@ -71,9 +71,7 @@ pub fn start(
         }
     };
     let notifier = session.notifier();
-    std::thread::Builder::new()
-        .name("fuse".into())
-        .spawn(move || ended(session.run()))?;
+    std::thread::Builder::new().name("fuse".into()).spawn(move || ended(session.run()))?;
     Ok(Session { notifier, tree })
 }
 
@@ -86,10 +84,7 @@ impl Session {
     /// Has the kernel forget the directory of a container that is no longer served.
     pub fn forget(&self, key: u32) {
         let name = key.to_string();
-        if let Err(e) = self
-            .notifier
-            .inval_entry(fuser::INodeNo(ROOT), name.as_ref())
-        {
+        if let Err(e) = self.notifier.inval_entry(fuser::INodeNo(ROOT), name.as_ref()) {
             tracing::debug!("forgetting the directory of container {key}: {e}");
         }
         // Mounts of its files may linger; their attributes need not.
@@ -126,12 +121,8 @@ fn create(files: Files, mountpoint: &Path) -> anyhow::Result<(fuser::Session<Fil
 /// The library insists on a greeting, so it gets one from here, over a socket that offers exactly
 /// what was agreed on then; after that the socket's descriptor is made to be the device.
 fn adopt(files: Files, held: &hold::Held) -> std::io::Result<fuser::Session<Files>> {
-    let (library, kernel) = socketpair(
-        AddressFamily::UNIX,
-        SocketType::SEQPACKET,
-        SocketFlags::CLOEXEC,
-        None,
-    )?;
+    let (library, kernel) =
+        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     rustix::io::write(&kernel, &fuse::init_request(held.flags))?;
     let session = fuser::Session::from_fd(files, library, SessionACL::All, config())?;
     fuse::replace(session.as_fd(), held.device.as_fd())?;

@@ -16,11 +16,7 @@ const MAX_MOUNTS: usize = 16;
 
 /// A new file system on `device`, not attached anywhere yet.
 pub fn new(device: BorrowedFd<'_>) -> anyhow::Result<OwnedFd> {
-    let options = MountOptions {
-        source: "sysbox-fs",
-        subtype: "sysbox-fs",
-        root_mode: 0o40555,
-    };
+    let options = MountOptions { source: "sysbox-fs", subtype: "sysbox-fs", root_mode: 0o40555 };
     fuse::mount(device, &options).context("mounting a FUSE file system (this needs root)")
 }
 
@@ -37,9 +33,7 @@ pub fn replace(mount: BorrowedFd<'_>, mountpoint: &Path) -> anyhow::Result<()> {
 pub fn is_mounted(mountpoint: &Path) -> bool {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
     let escaped = escape(mountpoint);
-    table
-        .lines()
-        .any(|line| line.split(' ').nth(4) == Some(&escaped))
+    table.lines().any(|line| line.split(' ').nth(4) == Some(&escaped))
 }
 
 /// Undoes all mounts at `mountpoint`; what still uses them keeps them until it is done.
@@ -59,11 +53,7 @@ pub fn unmount_all(mountpoint: &Path) {
 fn escape(path: &Path) -> String {
     let special = |c| matches!(c, ' ' | '\t' | '\n' | '\\');
     let spell = |c: char| {
-        if special(c) {
-            format!("\\{:03o}", c as u32)
-        } else {
-            c.to_string()
-        }
+        if special(c) { format!("\\{:03o}", c as u32) } else { c.to_string() }
     };
     path.to_string_lossy().chars().map(spell).collect()
 }

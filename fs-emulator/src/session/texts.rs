@@ -55,11 +55,7 @@ impl Texts {
     /// gave for the same file system.
     pub fn new(first: u64) -> Self {
         let (open, used) = (HashMap::new(), HashMap::new());
-        Self(Mutex::new(State {
-            next: first,
-            open,
-            used,
-        }))
+        Self(Mutex::new(State { next: first, open, used }))
     }
 
     /// Opens a file of container `key` with this text and returns its handle.
@@ -109,16 +105,10 @@ impl Texts {
 impl State {
     /// Copies a part of the text and keeps what later reads need.
     fn give(&mut self, handle: u64, key: u32, text: Box<str>, offset: u64, size: usize) -> Vec<u8> {
-        let start = usize::try_from(offset)
-            .unwrap_or(usize::MAX)
-            .min(text.len());
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(text.len());
         let end = start.saturating_add(size).min(text.len());
         let part = text.as_bytes()[start..end].to_vec();
-        let left = if end == text.len() {
-            Text::Done(end)
-        } else {
-            Text::Started(text)
-        };
+        let left = if end == text.len() { Text::Done(end) } else { Text::Started(text) };
         self.put(handle, key, left);
         part
     }
@@ -185,20 +175,12 @@ mod tests {
     #[test]
     fn one_container_fills_only_its_own_share() {
         let texts = Texts::new(0);
-        let handles: Vec<_> = (0..100)
-            .map(|_| texts.open(1, "x".repeat(1 << 17)))
-            .collect();
-        let kept = handles
-            .iter()
-            .filter(|h| texts.read(**h, 0, 1).is_some())
-            .count();
+        let handles: Vec<_> = (0..100).map(|_| texts.open(1, "x".repeat(1 << 17))).collect();
+        let kept = handles.iter().filter(|h| texts.read(**h, 0, 1).is_some()).count();
         assert!((30..32).contains(&kept), "{kept}");
         let other = texts.open(2, "y".into());
         assert_eq!(texts.read(other, 0, 1).unwrap(), b"y");
-        handles
-            .into_iter()
-            .chain([other])
-            .for_each(|h| texts.close(h));
+        handles.into_iter().chain([other]).for_each(|h| texts.close(h));
         assert!(texts.lock().used.is_empty());
     }
 }

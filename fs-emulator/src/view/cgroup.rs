@@ -38,11 +38,7 @@ impl Hierarchy {
             // A v1 controller is often reached by a symbolic link ("cpu" to "cpu,cpuacct").
             path_in_hierarchy(&dir.canonicalize().ok()?, mountinfo)
         });
-        Self {
-            controllers: controllers.to_owned(),
-            dir: dir.to_owned(),
-            path,
-        }
+        Self { controllers: controllers.to_owned(), dir: dir.to_owned(), path }
     }
 
     /// Whether this is cgroup v2.
@@ -64,22 +60,11 @@ impl Hierarchy {
         };
         let base = Rc::new(base);
         let mut below = String::new();
-        let mut levels = vec![Level {
-            base: base.clone(),
-            below: below.clone(),
-        }];
-        for name in self
-            .suffix(reader)
-            .split('/')
-            .filter(|n| !n.is_empty())
-            .take(MAX_DEPTH)
-        {
+        let mut levels = vec![Level { base: base.clone(), below: below.clone() }];
+        for name in self.suffix(reader).split('/').filter(|n| !n.is_empty()).take(MAX_DEPTH) {
             below.push_str(name);
             below.push('/');
-            levels.push(Level {
-                base: base.clone(),
-                below: below.clone(),
-            });
+            levels.push(Level { base: base.clone(), below: below.clone() });
         }
         levels
     }
@@ -166,11 +151,7 @@ impl Level {
     pub fn children(&self) -> Vec<Level> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
-        let path = if self.below.is_empty() {
-            "."
-        } else {
-            &self.below
-        };
+        let path = if self.below.is_empty() { "." } else { &self.below };
         let open = || {
             let dir = openat2(&*self.base, path, flags, Mode::empty(), resolve)?;
             rustix::fs::Dir::new(dir)
@@ -180,18 +161,14 @@ impl Level {
             .filter(|e| e.file_type() == rustix::fs::FileType::Directory)
             .filter_map(|e| e.file_name().to_str().ok().map(str::to_owned))
             .filter(|name| name != "." && name != "..")
-            .map(|name| Level {
-                base: self.base.clone(),
-                below: format!("{}{name}/", self.below),
-            })
+            .map(|name| Level { base: self.base.clone(), below: format!("{}{name}/", self.below) })
             .collect()
     }
 }
 
 /// The value of `key` in a text of "key value" lines.
 pub fn value_of(text: &str, key: &str) -> Option<u64> {
-    text.lines()
-        .find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
+    text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(' ')?.parse().ok())
 }
 
 #[cfg(test)]
@@ -208,10 +185,7 @@ mod tests {
     #[test]
     fn the_mount_table_tells_the_place_in_the_hierarchy() {
         let place = |dir: &str| path_in_hierarchy(Path::new(dir), MOUNTINFO);
-        assert_eq!(
-            place("/sys/fs/cgroup/unified/docker/a").as_deref(),
-            Some("/docker/a")
-        );
+        assert_eq!(place("/sys/fs/cgroup/unified/docker/a").as_deref(), Some("/docker/a"));
         assert_eq!(place("/sys/fs/cgroup/memory").as_deref(), Some(""));
         assert_eq!(place("/mnt/part/x").as_deref(), Some("/outer/x"));
         assert_eq!(place("/elsewhere"), None);
@@ -245,11 +219,7 @@ mod tests {
         assert_eq!(limits, [None, Some(4096), None]);
         assert_eq!(levels[0].children().len(), 1);
         assert_eq!(levels[0].children()[0].name(), "in/");
-        assert!(
-            hierarchy.levels("0::/c/../..\n")[1]
-                .text("etc/passwd")
-                .is_none()
-        );
+        assert!(hierarchy.levels("0::/c/../..\n")[1].text("etc/passwd").is_none());
     }
 
     #[test]

@@ -69,30 +69,16 @@ impl View<'_> {
             .and_then(used_v2)
             .or_else(|| self.levels("cpuacct").list.first().and_then(used_v1));
         let name = level.map_or("", Level::name);
-        let mut accounts = self
-            .container
-            .accounts
-            .lock()
-            .unwrap_or_else(|e| e.into_inner());
-        accounts.update(
-            name,
-            self.uptime() / 1000,
-            used.unwrap_or_default(),
-            visible.cpus.len(),
-        )
+        let mut accounts = self.container.accounts.lock().unwrap_or_else(|e| e.into_inner());
+        accounts.update(name, self.uptime() / 1000, used.unwrap_or_default(), visible.cpus.len())
     }
 }
 
 /// CPUs of a level's cpuset.
 fn cpuset_of(level: &Level, v2: bool) -> Option<Vec<u32>> {
-    let files: &[&str] = if v2 {
-        &["cpuset.cpus.effective"]
-    } else {
-        &["cpuset.effective_cpus", "cpuset.cpus"]
-    };
-    let sets = files
-        .iter()
-        .filter_map(|file| Some(parse_cpu_list(&level.text(file)?)));
+    let files: &[&str] =
+        if v2 { &["cpuset.cpus.effective"] } else { &["cpuset.effective_cpus", "cpuset.cpus"] };
+    let sets = files.iter().filter_map(|file| Some(parse_cpu_list(&level.text(file)?)));
     sets.into_iter().find(|set| !set.is_empty())
 }
 
@@ -104,10 +90,7 @@ fn quota_of(level: &Level, v2: bool) -> Option<usize> {
         (quota.parse::<u64>().ok()?, period.parse::<u64>().ok()?)
     } else {
         // -1, "no quota", does not parse.
-        (
-            level.number("cpu.cfs_quota_us")?,
-            level.number("cpu.cfs_period_us")?,
-        )
+        (level.number("cpu.cfs_quota_us")?, level.number("cpu.cfs_period_us")?)
     };
     (period > 0).then(|| quota.div_ceil(period).max(1) as usize)
 }
@@ -119,26 +102,13 @@ fn used_v2(level: &Level) -> Option<CpuTime> {
     // Since 6.12 the time of niced tasks is told apart; user_usec includes it.
     let nice = value("nice_usec").unwrap_or(0);
     let user = value("user_usec")?.saturating_sub(nice);
-    Some(CpuTime {
-        user,
-        nice,
-        system: value("system_usec")?,
-        idle: 0,
-    })
+    Some(CpuTime { user, nice, system: value("system_usec")?, idle: 0 })
 }
 
 /// CPU time of a v1 cgroup with all below.
 fn used_v1(level: &Level) -> Option<CpuTime> {
-    let (user, system) = (
-        level.number("cpuacct.usage_user")?,
-        level.number("cpuacct.usage_sys")?,
-    );
-    Some(CpuTime {
-        user: user / 1000,
-        nice: 0,
-        system: system / 1000,
-        idle: 0,
-    })
+    let (user, system) = (level.number("cpuacct.usage_user")?, level.number("cpuacct.usage_sys")?);
+    Some(CpuTime { user: user / 1000, nice: 0, system: system / 1000, idle: 0 })
 }
 
 /// CPU time of the cgroups of a container, by the level's name, so that no number that a reader
@@ -156,10 +126,7 @@ impl Accounts {
             let oldest = others.min_by_key(|(_, a)| a.uptime).map(|(n, _)| n.clone());
             oldest.map(|n| self.0.remove(&n));
         }
-        self.0
-            .entry(name.to_owned())
-            .or_default()
-            .update(uptime, used, visible)
+        self.0.entry(name.to_owned()).or_default().update(uptime, used, visible)
     }
 }
 
@@ -183,10 +150,7 @@ impl Account {
     fn update(&mut self, uptime: u64, used: CpuTime, visible: usize) -> CpuTimes {
         // A CPU that appears (at the first call: all) counts as having idled all the time before.
         while self.cpus.len() < visible {
-            self.cpus.push(Shown {
-                lived: self.uptime,
-                ..Shown::default()
-            });
+            self.cpus.push(Shown { lived: self.uptime, ..Shown::default() });
         }
         let elapsed = uptime.saturating_sub(self.uptime);
         let share = |new: u64, old: u64, i: usize| {
@@ -216,10 +180,7 @@ impl Account {
             total.system += cpu.time.system;
             total.idle += cpu.time.idle;
         }
-        CpuTimes {
-            total,
-            cpus: self.cpus[..visible].iter().map(|c| c.time).collect(),
-        }
+        CpuTimes { total, cpus: self.cpus[..visible].iter().map(|c| c.time).collect() }
     }
 }
 
@@ -228,57 +189,24 @@ mod tests {
     use super::*;
 
     fn used(user: u64, system: u64) -> CpuTime {
-        CpuTime {
-            user,
-            system,
-            ..CpuTime::default()
-        }
+        CpuTime { user, system, ..CpuTime::default() }
     }
 
     #[test]
     fn time_is_spread_and_the_rest_is_idle() {
         let mut account = Account::default();
         let times = account.update(1000, used(301, 100), 2);
-        assert_eq!(
-            times.cpus[0],
-            CpuTime {
-                user: 151,
-                nice: 0,
-                system: 50,
-                idle: 799
-            }
-        );
-        assert_eq!(
-            times.cpus[1],
-            CpuTime {
-                user: 150,
-                nice: 0,
-                system: 50,
-                idle: 800
-            }
-        );
-        assert_eq!(
-            times.total,
-            CpuTime {
-                user: 301,
-                nice: 0,
-                system: 100,
-                idle: 1599
-            }
-        );
+        assert_eq!(times.cpus[0], CpuTime { user: 151, nice: 0, system: 50, idle: 799 });
+        assert_eq!(times.cpus[1], CpuTime { user: 150, nice: 0, system: 50, idle: 800 });
+        assert_eq!(times.total, CpuTime { user: 301, nice: 0, system: 100, idle: 1599 });
     }
 
     #[test]
     fn nothing_goes_backwards_when_cpus_come_and_go() {
         let mut account = Account::default();
         let mut last = account.update(1000, used(900, 0), 1);
-        let steps = [
-            (2000, 1500, 4),
-            (3000, 9500, 2),
-            (3000, 9000, 2),
-            (2500, 9500, 1),
-            (9000, 9500, 3),
-        ];
+        let steps =
+            [(2000, 1500, 4), (3000, 9500, 2), (3000, 9000, 2), (2500, 9500, 1), (9000, 9500, 3)];
         for (uptime, user, visible) in steps {
             let next = account.update(uptime, used(user, 0), visible);
             assert_eq!(next.cpus.len(), visible);

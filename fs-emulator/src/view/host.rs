@@ -24,10 +24,7 @@ pub struct Host {
 impl Host {
     /// The host whose `/proc` and `/sys` lie below `root` ("/" but in tests).
     pub fn new(root: &Path) -> Self {
-        Self {
-            root: root.to_owned(),
-            texts: Mutex::default(),
-        }
+        Self { root: root.to_owned(), texts: Mutex::default() }
     }
 
     /// The text of a file that changes seldom, at most a second old; empty if it can't be read.
@@ -57,12 +54,7 @@ impl Host {
     pub fn meminfo(&self, field: &str) -> u64 {
         let text = self.text("proc/meminfo");
         let value = text.lines().find_map(|line| {
-            line.strip_prefix(field)?
-                .strip_prefix(':')?
-                .split_whitespace()
-                .next()?
-                .parse()
-                .ok()
+            line.strip_prefix(field)?.strip_prefix(':')?.split_whitespace().next()?.parse().ok()
         });
         value.unwrap_or(0)
     }

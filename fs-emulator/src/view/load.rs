@@ -66,10 +66,7 @@ impl Load {
         };
         let interval = sample.at.saturating_sub(last.at).max(1);
         let used = sample.used.saturating_sub(last.used) * 1000;
-        let stalled = sample
-            .stalled
-            .zip(last.stalled)
-            .map(|(a, b)| a.saturating_sub(b) * 1000);
+        let stalled = sample.stalled.zip(last.stalled).map(|(a, b)| a.saturating_sub(b) * 1000);
         let was_idle = self.tasks == Tasks::default();
         self.since_count += u32::from(used > 0);
         // A hundredth of the time is noise: tasks wait a little whenever they wake up.
@@ -80,10 +77,7 @@ impl Load {
         let active = if used == 0 && was_idle {
             0
         } else if never_waited && self.tasks.blocked == 0 && self.since_count < COUNT_EVERY {
-            self.tasks = Tasks {
-                running: (used + interval / 2) / interval,
-                blocked: 0,
-            };
+            self.tasks = Tasks { running: (used + interval / 2) / interval, blocked: 0 };
             used * ONE / interval
         } else {
             self.tasks = count();
@@ -119,10 +113,7 @@ pub fn sample(host: &Host, container: &Container) {
     let used = if v2 {
         own.keyed("cpu.stat", "usage_usec")
     } else {
-        view.levels("cpuacct")
-            .list
-            .first()
-            .and_then(|l| Some(l.number("cpuacct.usage")? / 1000))
+        view.levels("cpuacct").list.first().and_then(|l| Some(l.number("cpuacct.usage")? / 1000))
     };
     // Counting takes time and readers must not wait for it, so this works on a copy; nobody else
     // writes.
@@ -137,14 +128,7 @@ pub fn sample(host: &Host, container: &Container) {
             Some(sum + stall_time(&own.text(&format!("{kind}.pressure"))?)?)
         }),
     };
-    load.take(
-        Sample {
-            at: view.now,
-            used,
-            stalled,
-        },
-        || walk::count(host, &own, v2),
-    );
+    load.take(Sample { at: view.now, used, stalled }, || walk::count(host, &own, v2));
     *lock() = load;
 }
 
@@ -159,11 +143,7 @@ mod tests {
     use super::*;
 
     fn sample(at: u64, used: u64, stalled: u64) -> Sample {
-        Sample {
-            at: at * PERIOD,
-            used,
-            stalled: Some(stalled),
-        }
+        Sample { at: at * PERIOD, used, stalled: Some(stalled) }
     }
 
     fn no_count() -> Tasks {
@@ -175,22 +155,12 @@ mod tests {
         let mut load = Load::default();
         load.take(sample(0, 0, 0), Tasks::default);
         for i in 1..=12 {
-            load.take(sample(i, i * 5_000_000, 0), || Tasks {
-                running: 1,
-                blocked: 0,
-            });
+            load.take(sample(i, i * 5_000_000, 0), || Tasks { running: 1, blocked: 0 });
         }
         // 1 - e^-1 after a minute, as a machine shows.
-        assert!(
-            (62..=64).contains(&load.averages()[0]),
-            "{:?}",
-            load.averages()
-        );
+        assert!((62..=64).contains(&load.averages()[0]), "{:?}", load.averages());
         for i in 13..=1000 {
-            load.take(sample(i, i * 5_000_000, 0), || Tasks {
-                running: 1,
-                blocked: 0,
-            });
+            load.take(sample(i, i * 5_000_000, 0), || Tasks { running: 1, blocked: 0 });
         }
         assert_eq!(load.averages(), [100, 100, 100]);
         assert_eq!(load.tasks().running, 1);
@@ -198,10 +168,7 @@ mod tests {
 
     #[test]
     fn an_idle_container_decays_to_zero_without_counting() {
-        let mut load = Load {
-            averages: [ONE, ONE, ONE],
-            ..Load::default()
-        };
+        let mut load = Load { averages: [ONE, ONE, ONE], ..Load::default() };
         load.take(sample(0, 7, 0), Tasks::default);
         for i in 1..=2000 {
             load.take(sample(i, 7, 0), no_count);
@@ -213,16 +180,10 @@ mod tests {
     fn waiting_tasks_are_counted() {
         let mut load = Load::default();
         load.take(sample(0, 0, 0), Tasks::default);
-        load.take(sample(1, 5_000_000, 5_000_000), || Tasks {
-            running: 4,
-            blocked: 1,
-        });
+        load.take(sample(1, 5_000_000, 5_000_000), || Tasks { running: 4, blocked: 1 });
         assert_eq!(load.averages[0], (5 * ONE * (ONE - DECAY[0])).div_ceil(ONE));
         // A task that hangs uses no time and yet counts on.
-        load.take(sample(2, 5_000_000, 5_000_000), || Tasks {
-            running: 0,
-            blocked: 1,
-        });
+        load.take(sample(2, 5_000_000, 5_000_000), || Tasks { running: 0, blocked: 1 });
         assert_eq!(load.tasks().blocked, 1);
         load.take(sample(3, 5_000_000, 5_000_000), Tasks::default);
         load.take(sample(4, 5_000_000, 5_000_000), no_count);
@@ -230,17 +191,10 @@ mod tests {
 
     #[test]
     fn a_long_pause_counts_as_many_samples() {
-        let mut load = Load {
-            averages: [ONE, ONE, ONE],
-            ..Load::default()
-        };
+        let mut load = Load { averages: [ONE, ONE, ONE], ..Load::default() };
         load.take(sample(0, 0, 0), Tasks::default);
         load.take(sample(12, 0, 0), no_count);
-        assert!(
-            (35..=38).contains(&load.averages()[0]),
-            "{:?}",
-            load.averages()
-        );
+        assert!((35..=38).contains(&load.averages()[0]), "{:?}", load.averages());
         load.take(sample(1_000_000, 0, 0), no_count);
         assert_eq!(load.averages(), [0, 0, 0]);
     }

@@ -70,17 +70,9 @@ impl View<'_> {
         let Some(level) = level.and_then(|i| levels.list.get(i)) else {
             return Memory::unknown(host_total, host_swap);
         };
-        let used = level.number(if v2 {
-            "memory.current"
-        } else {
-            "memory.usage_in_bytes"
-        });
+        let used = level.number(if v2 { "memory.current" } else { "memory.usage_in_bytes" });
         let text = level.text("memory.stat").unwrap_or_default();
-        let mut stat = if v2 {
-            MemoryStat::v2(&text)
-        } else {
-            MemoryStat::v1(&text)
-        };
+        let mut stat = if v2 { MemoryStat::v2(&text) } else { MemoryStat::v1(&text) };
         if !v2 {
             // v1 counts the kernel's own memory in one sum.
             stat.slab_unreclaimable = level.number("memory.kmem.usage_in_bytes").unwrap_or(0);
@@ -111,17 +103,12 @@ impl View<'_> {
         } else {
             format!("hugetlb.{}MB", size >> 20)
         };
-        let (max, current) = if levels.v2 {
-            ("max", "current")
-        } else {
-            ("limit_in_bytes", "usage_in_bytes")
-        };
+        let (max, current) =
+            if levels.v2 { ("max", "current") } else { ("limit_in_bytes", "usage_in_bytes") };
         let limit = |i: usize| levels.list[i].limit(&format!("{name}.{max}"));
         let (level, bytes) = tightest(&levels, limit, pool * size);
         let level = level.and_then(|i| levels.list.get(i));
-        let used = level
-            .and_then(|l| l.number(&format!("{name}.{current}")))
-            .unwrap_or(0);
+        let used = level.and_then(|l| l.number(&format!("{name}.{current}"))).unwrap_or(0);
         (bytes / size, (used / size).min(bytes / size))
     }
 }
@@ -171,15 +158,7 @@ impl Memory {
     /// A container whose cgroup can't be read: the host's size, nothing used.
     fn unknown(total: u64, swap_total: u64) -> Self {
         let stat = MemoryStat::default();
-        Self {
-            total,
-            used: 0,
-            swap_total,
-            swap_used: 0,
-            stat,
-            huge_total: 0,
-            huge_used: 0,
-        }
+        Self { total, used: 0, swap_total, swap_used: 0, stat, huge_total: 0, huge_used: 0 }
     }
 }
 

@@ -47,19 +47,12 @@ impl<'a> View<'a> {
     /// What thread `reader` (0: nobody in particular) sees of the container now.
     pub fn new(host: &'a Host, container: &'a Container, reader: u32) -> Self {
         let now = host::boottime();
-        Self {
-            host,
-            container,
-            now,
-            reader,
-            reader_cgroups: OnceCell::new(),
-        }
+        Self { host, container, now, reader, reader_cgroups: OnceCell::new() }
     }
 
     /// Time that the container has lived, nanoseconds.
     pub fn uptime(&self) -> u64 {
-        self.now
-            .saturating_sub(self.container.record.created_boottime_ns)
+        self.now.saturating_sub(self.container.record.created_boottime_ns)
     }
 
     /// The levels where `controller` is: its v1 hierarchy if the host has one, else cgroup v2.
@@ -67,23 +60,15 @@ impl<'a> View<'a> {
         let hierarchies = &self.container.hierarchies;
         let v1 = hierarchies.iter().find(|h| !h.is_v2() && h.has(controller));
         match v1 {
-            Some(hierarchy) => Levels {
-                v2: false,
-                list: hierarchy.levels(self.cgroups()),
-            },
-            None => Levels {
-                v2: true,
-                list: self.unified(),
-            },
+            Some(hierarchy) => Levels { v2: false, list: hierarchy.levels(self.cgroups()) },
+            None => Levels { v2: true, list: self.unified() },
         }
     }
 
     /// The levels in the cgroup v2 hierarchy.
     pub fn unified(&self) -> Vec<Level> {
         let unified = self.container.hierarchies.iter().find(|h| h.is_v2());
-        unified
-            .map(|h| h.levels(self.cgroups()))
-            .unwrap_or_default()
+        unified.map(|h| h.levels(self.cgroups())).unwrap_or_default()
     }
 
     /// Thread ids of the reader, from the host's pid namespace (where the daemon is) down to its
@@ -92,26 +77,15 @@ impl<'a> View<'a> {
         if self.reader == 0 {
             return Vec::new();
         }
-        let status = self
-            .host
-            .read(&format!("proc/{}/status", self.reader))
-            .unwrap_or_default();
-        let tids = status
-            .lines()
-            .find_map(|line| line.strip_prefix("NSpid:"))
-            .unwrap_or("");
-        tids.split_whitespace()
-            .filter_map(|tid| tid.parse().ok())
-            .collect()
+        let status = self.host.read(&format!("proc/{}/status", self.reader)).unwrap_or_default();
+        let tids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or("");
+        tids.split_whitespace().filter_map(|tid| tid.parse().ok()).collect()
     }
 
     fn cgroups(&self) -> &str {
         self.reader_cgroups.get_or_init(|| match self.reader {
             0 => String::new(),
-            tid => self
-                .host
-                .read(&format!("proc/{tid}/cgroup"))
-                .unwrap_or_default(),
+            tid => self.host.read(&format!("proc/{tid}/cgroup")).unwrap_or_default(),
         })
     }
 }

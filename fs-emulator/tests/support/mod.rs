@@ -24,19 +24,14 @@ impl Place {
         anchor.args(["--mount", "--propagation", "private", "sleep", "300"]);
         let anchor = anchor.stdin(Stdio::null()).spawn().unwrap();
         let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
-        wait("a mount namespace", || {
-            namespace(anchor.id()) != namespace(std::process::id())
-        });
+        wait("a mount namespace", || namespace(anchor.id()) != namespace(std::process::id()));
         Self { run_dir, anchor }
     }
 
     pub fn command(&self) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--mount=/proc/{}/ns/mnt", self.anchor.id()));
-        command
-            .arg(env!("CARGO_BIN_EXE_sysbox-fs"))
-            .arg("--run-dir")
-            .arg(self.run_dir.path());
+        command.arg(env!("CARGO_BIN_EXE_sysbox-fs")).arg("--run-dir").arg(self.run_dir.path());
         command.env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
         command
     }
@@ -58,10 +53,7 @@ impl Place {
         let child = command.spawn().unwrap();
         let path = self.run_dir.path().join("sysfs.sock");
         wait("the daemon", || connects(&path));
-        Daemon {
-            child,
-            connection: Connection::connect(&path).unwrap(),
-        }
+        Daemon { child, connection: Connection::connect(&path).unwrap() }
     }
 
     /// A path of the namespace, reachable from here.
@@ -85,16 +77,9 @@ pub struct Daemon {
 
 impl Daemon {
     pub fn call(&self, call: Call) -> Answer {
-        let request = sysbox_ipc::proto::FsRequest {
-            protocol: PROTOCOL,
-            call: Some(call),
-        };
+        let request = sysbox_ipc::proto::FsRequest { protocol: PROTOCOL, call: Some(call) };
         self.connection.send(&request, &[]).unwrap();
-        let reply = self
-            .connection
-            .receive::<sysbox_ipc::proto::FsReply>()
-            .unwrap()
-            .unwrap();
+        let reply = self.connection.receive::<sysbox_ipc::proto::FsReply>().unwrap().unwrap();
         reply.message.result.unwrap()
     }
 
@@ -107,10 +92,7 @@ impl Daemon {
 
     pub fn remove(&self, id: &str) {
         let call = sysbox_ipc::proto::RemoveContainer { id: id.into() };
-        assert!(matches!(
-            self.call(Call::RemoveContainer(call)),
-            Answer::Ok(_)
-        ));
+        assert!(matches!(self.call(Call::RemoveContainer(call)), Answer::Ok(_)));
     }
 
     pub fn terminate(mut self) {
@@ -164,31 +146,32 @@ impl Cgroup {
         let path = |dir: &PathBuf| dir.to_str().unwrap().to_owned();
         CgroupPaths {
             unified: path(&self.dirs[0].1),
-            v1: self.dirs[1..]
-                .iter()
-                .map(|(c, dir)| (c.clone(), path(dir)))
-                .collect(),
+            v1: self.dirs[1..].iter().map(|(c, dir)| (c.clone(), path(dir))).collect(),
         }
     }
 
-    /// A shell that runs inside this cgroup, `below` for a cgroup v2 below it.
-    pub fn shell(&self, below: &str, script: &str) -> Command {
-        let mut text = String::new();
-        for (i, (_, dir)) in self.dirs.iter().enumerate() {
-            let dir = if i == 0 { dir.join(below) } else { dir.clone() };
-            text += &format!("echo 0 > {}/cgroup.procs\n", dir.display());
-        }
+    /// A cgroup below this one, in every hierarchy.
+    pub fn inner(&self) -> Self {
+        let inner = |(controllers, dir): &(String, PathBuf)| {
+            let _ = fs::write(dir.join("cgroup.subtree_control"), "+memory +cpu");
+            let dir = dir.join("inner");
+            fs::create_dir(&dir).unwrap();
+            (controllers.clone(), dir)
+        };
+        Self { dirs: self.dirs.iter().map(inner).collect() }
+    }
+
+    /// A shell that runs inside this cgroup.
+    pub fn shell(&self, script: &str) -> Command {
+        let enter =
+            |(_, dir): &(String, PathBuf)| format!("echo 0 > {}/cgroup.procs\n", dir.display());
         let mut shell = Command::new("sh");
-        shell.arg("-euc").arg(text + script);
+        shell.arg("-euc").arg(self.dirs.iter().map(enter).collect::<String>() + script);
         shell
     }
 
-    pub fn output(&self, below: &str, script: &str) -> String {
-        let output = self
-            .shell(below, script)
-            .stderr(Stdio::inherit())
-            .output()
-            .unwrap();
+    pub fn output(&self, script: &str) -> String {
+        let output = self.shell(script).stderr(Stdio::inherit()).output().unwrap();
         assert!(output.status.success(), "{script}");
         String::from_utf8(output.stdout).unwrap()
     }
@@ -197,7 +180,6 @@ impl Cgroup {
 impl Drop for Cgroup {
     fn drop(&mut self) {
         for (_, dir) in &self.dirs {
-            let _ = fs::remove_dir(dir.join("inner"));
             wait_quietly(|| fs::remove_dir(dir).is_ok());
         }
     }
