@@ -1,0 +1,208 @@
+//! The decisions, by table and by properties.
+
+use proptest::prelude::*;
+
+use super::*;
+
+fn ns(inode: u64) -> NamespaceId {
+    NamespaceId { device: 4, inode }
+}
+
+const CONTAINER: u64 = 100;
+const ROOT: u32 = 231_072;
+
+/// `inodes` from the inside out; each namespace is made by the user `owner`.
+fn lineage(inodes: &[u64], owner: u32) -> Option<Lineage> {
+    let namespaces = inodes
+        .iter()
+        .map(|&inode| UserNamespace {
+            id: ns(inode),
+            owner,
+        })
+        .collect();
+    Lineage::new(namespaces, ns(CONTAINER))
+}
+
+fn who(inode: u64, euid: u32, effective: u64) -> Credentials {
+    Credentials {
+        userns: ns(inode),
+        euid,
+        effective,
+    }
+}
+
+#[test]
+fn file_system_types() {
+    assert_eq!(new_mount(b"proc"), Some(NewMount::Proc));
+    assert_eq!(new_mount(b"sysfs"), Some(NewMount::Sysfs));
+    assert_eq!(new_mount(b"tracefs"), Some(NewMount::Empty));
+    for native in [
+        "tmpfs", "overlay", "cgroup2", "mqueue", "devpts", "fuse", "nfs", "proc2", "",
+    ] {
+        assert_eq!(new_mount(native.as_bytes()), None, "{native}");
+    }
+}
+
+#[test]
+fn only_flags_of_a_new_mount_pass_and_the_old_magic_number_is_stripped() {
+    assert_eq!(flags_of_new_mount(0), Some(0));
+    assert_eq!(flags_of_new_mount(0xe), Some(0xe));
+    assert_eq!(flags_of_new_mount(0xc0ed_000e), Some(0xe));
+    for change in [0x20, 0x1000, 0x2000, 1 << 17, 1 << 18, 1 << 19, 1 << 20] {
+        assert_eq!(flags_of_new_mount(change | 0xe), None, "{change:x}");
+    }
+    assert_eq!(flags_of_new_mount(0xc0ed_0020), None);
+}
+
+#[test]
+fn devices() {
+    assert_eq!(device(0o020_666, 0x103), Some((1, 3)));
+    assert_eq!(device(0o020_666, (10 << 8) | 229), Some((10, 229)));
+    for (mode, number) in [
+        (0o060_666, 0x103),       // a block device
+        (0o100_666, 0x103),       // a file
+        (0o020_666, 0),           // a whiteout: native
+        (0o020_666, 0x501),       // the host's console
+        (0o020_666, 0x102),       // kmem
+        (0o020_666, 0x0010_0103), // minor 259: more than the low byte counts
+        (0o020_666, 0x8010_0103),
+    ] {
+        assert_eq!(device(mode, number), None, "{mode:o} {number:x}");
+    }
+}
+
+#[test]
+fn capabilities_count_in_their_own_namespace_and_those_that_its_user_made() {
+    let admin = capability::SYS_ADMIN;
+    let own = lineage(&[CONTAINER], 0).unwrap();
+    let nested = lineage(&[7, CONTAINER], ROOT + 1000).unwrap();
+    let deep = lineage(&[8, 7, CONTAINER], ROOT + 1000).unwrap();
+    for (credentials, over, expected, why) in [
+        (who(CONTAINER, ROOT, admin), &own, true, "container root"),
+        (
+            who(CONTAINER, ROOT, !admin),
+            &own,
+            false,
+            "all but the capability",
+        ),
+        (who(CONTAINER, ROOT, admin), &nested, true, "from above"),
+        (
+            who(CONTAINER, ROOT, 0),
+            &nested,
+            false,
+            "from above, without",
+        ),
+        (
+            who(CONTAINER, ROOT + 1000, 0),
+            &nested,
+            true,
+            "the maker, without",
+        ),
+        (
+            who(CONTAINER, ROOT + 1000, 0),
+            &deep,
+            true,
+            "the maker of one in between",
+        ),
+        (
+            who(7, ROOT + 1000, admin),
+            &nested,
+            true,
+            "nested root in its own",
+        ),
+        (
+            who(7, ROOT + 1000, admin),
+            &deep,
+            true,
+            "nested root, deeper",
+        ),
+        (
+            who(7, ROOT + 1000, admin),
+            &own,
+            false,
+            "nested root, outwards",
+        ),
+        (who(9, ROOT + 1000, u64::MAX), &nested, false, "a sibling"),
+        (
+            who(1, 0, u64::MAX),
+            &nested,
+            false,
+            "one outside of the container",
+        ),
+    ] {
+        assert_eq!(is_capable(credentials, over, admin), expected, "{why}");
+    }
+}
+
+#[test]
+fn what_does_not_belong_to_the_container_has_no_lineage() {
+    assert_eq!(lineage(&[], 0), None);
+    assert_eq!(lineage(&[7], 0), None);
+    assert_eq!(lineage(&[CONTAINER, 7], 0), None);
+}
+
+#[test]
+fn proc_needs_the_right_over_the_namespace_that_it_shows() {
+    let facts = |shown| Facts {
+        credentials: who(7, ROOT, u64::MAX),
+        mount: lineage(&[7, CONTAINER], ROOT),
+        shown,
+    };
+    let nested = facts(lineage(&[7, CONTAINER], ROOT));
+    let above = facts(lineage(&[CONTAINER], 0));
+    let outside = facts(None);
+    for kind in [NewMount::Proc, NewMount::Sysfs] {
+        assert!(may_mount_new(kind, &nested));
+        assert!(!may_mount_new(kind, &above));
+        assert!(!may_mount_new(kind, &outside));
+    }
+    assert!(may_mount_new(NewMount::Empty, &outside));
+}
+
+proptest! {
+    /// Without any capability, only the maker of a namespace in the lineage may do anything.
+    #[test]
+    fn no_capability_no_right(
+        userns in 0_u64..12,
+        euid in 0_u32..4,
+        path in proptest::collection::vec((0_u64..12, 0_u32..4), 0..5),
+    ) {
+        let mut namespaces: Vec<UserNamespace> = path
+            .iter()
+            .map(|&(inode, owner)| UserNamespace { id: ns(inode), owner })
+            .collect();
+        namespaces.push(UserNamespace { id: ns(CONTAINER), owner: 9 });
+        let over = Lineage::new(namespaces.clone(), ns(CONTAINER)).unwrap();
+        let credentials = Credentials { userns: ns(userns), euid, effective: 0 };
+        if is_capable(credentials, &over, u64::MAX) {
+            prop_assert!(namespaces.iter().any(|n| n.owner == euid));
+            prop_assert!(namespaces.iter().any(|n| n.id == ns(userns)));
+        }
+    }
+
+    /// No credentials of a namespace that is not in the lineage have a right.
+    #[test]
+    fn strangers_have_no_right(userns in 200_u64..300, euid: u32, effective: u64) {
+        let over = lineage(&[8, 7, CONTAINER], euid).unwrap();
+        let credentials = Credentials { userns: ns(userns), euid, effective };
+        prop_assert!(!is_capable(credentials, &over, u64::MAX));
+    }
+
+    /// Whatever the registers hold, nothing but the listed devices is made.
+    #[test]
+    fn only_listed_devices(mode: u32, number: u32) {
+        if let Some((major, minor)) = device(mode, number) {
+            prop_assert_eq!(mode & 0o170_000, 0o020_000);
+            prop_assert!(DEVICES.contains(&(major, minor)));
+            prop_assert!(major != 5 || minor == 0);
+        }
+    }
+
+    /// What the broker takes for a new mount never carries a flag that changes another.
+    #[test]
+    fn flags_that_pass_make_a_new_mount(flags: u64) {
+        if let Some(flags) = flags_of_new_mount(flags) {
+            prop_assert_eq!(flags & 0x001e_3020, 0);
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The mount broker: makes the mounts that the kernel refuses inside a system container although
+//! they are legitimate there.
+//!
+//! # Why
+//!
+//! The mounts of a container are locked by the kernel, single virtualised files over /proc and
+//! /sys among them. While such files are locked, the kernel refuses every *new* procfs and sysfs
+//! inside ("too revealing", `EPERM`), which every inner container engine needs. Seccomp sends
+//! these calls here; the broker makes the file system as the host, puts the virtualised files on
+//! it, and attaches it where the caller asked, in the caller's mount namespace.
+//!
+//! # Parts
+//!
+//! | module | job |
+//! |---|---|
+//! | `listen` | one epoll set over all listeners, an elastic pool of threads, deadlines |
+//! | `gate` | how many requests of one container may be worked on at a time |
+//! | `request` | registers to a request, for each system call ABI |
+//! | `decide` | what to do with a request: pure functions of facts |
+//! | `caller` | the facts: memory, credentials, namespaces, root and working directory |
+//! | `resolve` | a path as the caller would walk it |
+//! | `worker` | a thread's excursions into other namespaces and identities, and its way back |
+//! | `serve` | the work itself, a file a kind |
+//!
+//! # Rules
+//!
+//! - Every string is read once, into our own memory, and what is acted upon is the object it led
+//!   to. Memory that the caller can change is never looked at twice.
+//! - A refusal is spoken by the kernel: the call *continues*, and the kernel checks it with the
+//!   caller's own rights. So the broker can only add what it decided to add, and a bug in its
+//!   checks that says "no" costs nothing but the service.
+//! - It fails closed: a mount whose virtualised files can't be attached is not made.
+//! - Nothing here waits for another process. What can block all the same (a path that leads over
+//!   a file system which the container serves itself) hangs threads of that container's share only,
+//!   and the caller gets `ETIMEDOUT`.
+//!
+//! # What is not locked
+//!
+//! The mounts that a container *starts* with are locked. One that the broker adds later belongs to
+//! the container: with `umount -l` (or by moving it away) container root can strip a virtualised
+//! file off, and then sees the host's number in that file of that mount. The file permissions of
+//! procfs and sysfs, which guard the host, are not touched by that. A mount namespace that is
+//! copied into a nested user namespace is locked by the kernel as always, broker-made mounts and
+//! their files included.
+
+mod caller;
+mod deadline;
+mod decide;
+mod gate;
+mod host;
+mod listen;
+mod mountinfo;
+mod request;
+mod resolve;
+mod serve;
+mod status;
+mod worker;
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use sysbox_kernel::notify;
+
+pub use host::Features;
+
+/// A system container, as far as its mounts are concerned.
+#[derive(Debug)]
+pub struct Container {
+    /// Name for logs; listeners of containers with the same one share their part of the threads.
+    pub id: String,
+    /// Its user namespace: callers in it or below it are served.
+    pub userns: OwnedFd,
+    /// Directory of its virtualised files, on one file system of its own.
+    pub emulated_dir: PathBuf,
+    /// Those files, relative to `emulated_dir`: `proc/meminfo`, `sys/devices/system/cpu/online`.
+    /// The first part says which file system a file covers, the rest where.
+    pub emulated_files: Vec<String>,
+}
+
+/// The running broker. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    pool: Arc<listen::Pool>,
+}
+
+impl Broker {
+    /// Starts it, with whatever of its methods this kernel has.
+    ///
+    /// # Errors
+    /// When the process may not do what the broker does (it needs all of root's capabilities), or
+    /// /proc is not mounted.
+    pub fn start() -> io::Result<Self> {
+        Self::start_with(Features::probe()?)
+    }
+
+    /// Starts it with a choice of methods, to try the ways of older kernels on a newer one.
+    ///
+    /// # Errors
+    /// As [`Broker::start`].
+    pub fn start_with(features: Features) -> io::Result<Self> {
+        let host = host::Host::new(features)?;
+        Ok(Self {
+            pool: listen::Pool::start(host)?,
+        })
+    }
+
+    /// Serves the requests of `listener` until no task under its filter is left.
+    ///
+    /// `pidfd` is the process that the filter was made for; it must be in the container's user
+    /// namespace (a mix-up would make every request of it fail in silence).
+    ///
+    /// # Errors
+    /// `InvalidInput` for a process outside of the container; what epoll said.
+    pub fn attach(
+        &self,
+        container: Arc<Container>,
+        listener: OwnedFd,
+        pidfd: OwnedFd,
+    ) -> io::Result<()> {
+        let userns = notify::id_of(&container.userns)?;
+        if !caller::is_inside(&pidfd, userns)? {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "the process whose system calls are to be served for container {} is not in \
+                     the user namespace of that container",
+                    container.id
+                ),
+            ));
+        }
+        let listener = notify::Listener::new(listener);
+        if let Err(error) = listener.set_sync_wake_up() {
+            tracing::debug!(container = container.id, %error, "no synchronous wake-up (before 6.6)");
+        }
+        self.pool.add(container, userns, listener)
+    }
+}

@@ -1,0 +1,113 @@
+//! A new mount of proc, sysfs or an empty directory.
+
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{AtFlags, FileType, StatxAttributes, StatxFlags, fstat, statx};
+use rustix::io::Errno;
+
+use super::super::caller::{Caller, Namespace};
+use super::super::decide::{self, Facts, NewMount};
+use super::super::request::Mount;
+use super::super::resolve;
+use super::super::worker::Worker;
+use super::{Attempt, Origin, Served, Stop, attach, empty, new_proc, new_sysfs, or_continue};
+
+/// What the makers of file systems need to know.
+#[derive(Debug)]
+pub struct Wanted {
+    /// `MS_*`
+    pub flags: u64,
+    /// What to show as its source.
+    pub source: Option<Vec<u8>>,
+    /// Options.
+    pub data: Vec<u8>,
+}
+
+impl Wanted {
+    /// Whether the mount, and what covers it, is to be read-only.
+    pub fn is_read_only(&self) -> bool {
+        self.flags & 1 != 0
+    }
+}
+
+/// Serves a mount(2).
+pub fn serve(
+    worker: &mut Worker,
+    origin: &Origin,
+    caller: &Caller<'_>,
+    kind: NewMount,
+    request: &Mount,
+) -> Attempt<Served> {
+    let target = or_continue(caller.string(request.target_at))?.ok_or(Stop::Continue)?;
+    let wanted = Wanted {
+        flags: request.flags,
+        source: or_continue(caller.string(request.source_at))?,
+        data: or_continue(caller.string(request.data_at))?.unwrap_or_default(),
+    };
+    let mount_namespace = or_continue(caller.namespace(Namespace::Mount))?;
+    let shown = match kind {
+        NewMount::Proc => Some(or_continue(caller.namespace(Namespace::Pid))?),
+        NewMount::Sysfs => Some(or_continue(caller.namespace(Namespace::Net))?),
+        NewMount::Empty => None,
+    };
+    let shown_lineage = shown.as_ref().map(|namespace| caller.lineage(namespace));
+    let facts = Facts {
+        credentials: caller.credentials(),
+        mount: or_continue(caller.lineage(&mount_namespace))?,
+        shown: or_continue(shown_lineage.transpose())?.flatten(),
+    };
+    if !decide::may_mount_new(kind, &facts) {
+        return Err(Stop::Continue);
+    }
+    let target = or_continue(resolve::object(worker, caller, &target, true))?;
+    if !caller.still_waits() {
+        return Err(Stop::Continue);
+    }
+    let there = Target::new(&target)?;
+    let tree = match (kind, &shown) {
+        (NewMount::Proc, Some(pidns)) => new_proc::make(worker, origin, caller, pidns, &wanted)?,
+        (NewMount::Sysfs, Some(netns)) => {
+            let tree = new_sysfs::make(worker, origin, netns, &wanted)?;
+            there.refuse_twice(&tree.mount)?;
+            tree
+        }
+        _ => empty::make(caller, &wanted)?,
+    };
+    let delivery = attach::Delivery {
+        tree,
+        target,
+        mount_namespace,
+    };
+    delivery.carry_out(worker, caller)
+}
+
+/// What is known of the object to mount on.
+struct Target {
+    device: u64,
+    is_root: bool,
+}
+
+impl Target {
+    /// Looks at it, without asking its file system, which may be one that the container serves.
+    fn new(object: &OwnedFd) -> Attempt<Self> {
+        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
+        let found = or_continue(statx(object, "", flags, StatxFlags::TYPE))?;
+        if FileType::from_raw_mode(u32::from(found.stx_mode)) != FileType::Directory {
+            return Err(Stop::Refuse(Errno::NOTDIR));
+        }
+        Ok(Self {
+            device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
+            is_root: found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
+        })
+    }
+
+    /// The kernel's `EBUSY` for the same file system twice on the same spot. sysfs has one
+    /// instance for each network namespace; each procfs is a new one.
+    fn refuse_twice(&self, tree: &OwnedFd) -> Attempt<()> {
+        let new = or_continue(fstat(tree))?;
+        if self.is_root && self.device == new.st_dev {
+            return Err(Stop::Refuse(Errno::BUSY));
+        }
+        Ok(())
+    }
+}
