@@ -138,6 +138,8 @@ pub fn end(run_dir: &Path) {
 pub fn run(run_dir: &Path, flags: u64) -> io::Result<()> {
     // Signals for the daemon's session are not for the holder.
     rustix::process::setsid()?;
+    // Whoever is killed for want of memory, let it not be the one without whom all files end.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "-900");
     let device = io::stdin().as_fd().try_clone_to_owned()?;
     rustix::stdio::dup2_stdin(File::open("/dev/null")?)?;
     let path = socket(run_dir);

@@ -5,11 +5,11 @@
 //! directories from the container's own down to the reader's are its *levels*. Every file may be
 //! missing (controller not enabled, cgroup just removed): then there is no value, never an error.
 
-use std::io::Read;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
+use super::host::read_all;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 /// Levels below the container's own that are looked at; deeper ones can only tighten limits that
@@ -127,9 +127,7 @@ impl Level {
         let path = format!("{}{file}", self.below);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = openat2(&*self.base, path, flags, Mode::empty(), resolve).ok()?;
-        let mut text = String::with_capacity(4096);
-        std::fs::File::from(file).read_to_string(&mut text).ok()?;
-        Some(text)
+        read_all(file)
     }
 
     /// The file's number.

@@ -1,10 +1,12 @@
 //! What the daemon knows of the host itself.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use rustix::fs::{Mode, OFlags};
 use rustix::time::{ClockId, clock_gettime};
 
 /// How long a text of the host is used again. CPU frequencies may be that old; sizes change only
@@ -42,7 +44,8 @@ impl Host {
 
     /// The text of a file as it is now.
     pub fn read(&self, path: &str) -> Option<String> {
-        std::fs::read_to_string(self.root.join(path)).ok()
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        read_all(rustix::fs::open(self.root.join(path), flags, Mode::empty()).ok()?)
     }
 
     /// Whether the host has the file.
@@ -79,6 +82,22 @@ pub fn boot_wall_time() -> u64 {
 fn nanoseconds(clock: ClockId) -> u64 {
     let time = clock_gettime(clock);
     time.tv_sec.unsigned_abs() * SECOND + time.tv_nsec.unsigned_abs()
+}
+
+/// The whole text of a file of the kernel's. Such files tell no size, so unlike the standard
+/// library this does not ask for one.
+pub fn read_all(file: OwnedFd) -> Option<String> {
+    let mut text = Vec::with_capacity(4096);
+    loop {
+        if text.len() == text.capacity() {
+            text.reserve(text.len());
+        }
+        match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text)) {
+            Ok(0) => return String::from_utf8(text).ok(),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return None,
+        }
+    }
 }
 
 /// Parses the kernel's list format, e.g. "0-3,8". Malformed parts are left out.
