@@ -18,7 +18,8 @@
 //!
 //! 1. [`Layout::detect`] says which hierarchies this host has and where;
 //! 2. [`Cgroup::plan`] turns `cgroupsPath` into directories (pure);
-//! 3. [`Cgroup::create`], [`Cgroup::apply`], [`Cgroup::delegate`], [`Cgroup::attach`];
+//! 3. [`Cgroup::create`], [`Cgroup::apply`], [`Cgroup::delegate`], then [`Cgroup::entrance`] (a new
+//!    process enters by itself, which is fast) or [`Cgroup::attach`] (any process is moved);
 //! 4. [`Cgroup::attach_exec`], [`Cgroup::freeze`], [`Cgroup::stats`], ... while it lives; a
 //!    [`Cgroup`] is kept in the runtime's state file, so a later command finds the same directories;
 //! 5. [`Cgroup::kill_all`] and [`Cgroup::remove`].
@@ -32,6 +33,7 @@ mod cgroup;
 mod create;
 mod delegate;
 mod devices;
+mod entrance;
 mod error;
 mod file;
 mod freezer;
@@ -44,6 +46,7 @@ mod tree;
 
 pub use cgroup::{Cgroup, Driver, Hierarchy};
 pub use devices::{CharDevice, FUSE, TUN, allows_all_devices, device_rules};
+pub use entrance::Entrance;
 pub use error::{Error, Result};
 pub use layout::{Layout, Mount};
 pub use stats::Stats;

@@ -281,3 +281,47 @@ fn wait_for(mut condition: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+#[test]
+fn entering_by_itself() {
+    let sandbox = Sandbox::new();
+    let cgroup = sandbox.create("/e");
+    let entrance = cgroup.entrance().unwrap();
+    assert_eq!(entrance.unified().is_some(), cgroup.unified().is_some());
+    let v1 = cgroup
+        .hierarchies()
+        .iter()
+        .filter(|h| !h.is_unified())
+        .count();
+    // To v1 a thread of this test is as good as a process: it moves threads.
+    std::thread::spawn(move || {
+        entrance.join_v1().unwrap();
+        let own = fs::read_to_string("/proc/thread-self/cgroup").unwrap();
+        assert_eq!(
+            own.lines().filter(|line| line.ends_with("/e")).count(),
+            v1,
+            "{own}"
+        );
+    })
+    .join()
+    .unwrap();
+}
+
+#[test]
+fn the_entrance_of_exec_follows_the_tree() {
+    let sandbox = Sandbox::new();
+    let cgroup = sandbox.create("/e");
+    cgroup.delegate(100_000, 100_000).unwrap();
+    let Some(dir) = cgroup.unified() else { return };
+    let place = |leaf: &str| {
+        let entrance = cgroup.entrance_exec(leaf).unwrap();
+        let fd = entrance.unified().unwrap().as_raw_fd();
+        fs::read_link(format!("/proc/self/fd/{fd}")).unwrap()
+    };
+    assert_eq!(place("init.scope"), dir, "no leaf yet");
+    fs::create_dir(dir.join("init.scope")).unwrap();
+    assert_eq!(place("init.scope"), dir.join("init.scope"));
+    // "domain invalid" takes nothing.
+    fs::create_dir(dir.join("threaded")).unwrap();
+    fs::write(dir.join("threaded/cgroup.type"), "threaded").unwrap();
+    assert_eq!(place("init.scope"), dir);
+}
