@@ -221,9 +221,10 @@ fn v1_alone() {
     }
     let cgroup = Cgroup::plan(&Layout::from_mounts(v1), Some("/old"), "id").unwrap();
     cgroup.create().unwrap();
-    let mut process = Process::run("sleep 1000 & sleep 1000 & wait");
+    let mut process = Process::gated("sleep 1000 & sleep 1000 & wait");
     cgroup.attach(process.pid()).unwrap();
-    assert!(cgroup.pids().unwrap().contains(&process.pid()));
+    drop(process.0.stdin.take());
+    wait_for(|| cgroup.pids().unwrap().len() == 3);
     cgroup.freeze().unwrap();
     assert!(cgroup.frozen().unwrap());
     cgroup.kill_all(SIGKILL).unwrap();
