@@ -7,7 +7,8 @@ use sysbox_kernel::process::send_signal;
 use super::args::{CreateArgs, Global, KillArgs, RunArgs};
 use crate::run::create::Request;
 use crate::run::{create, delete as run_delete, foreground, start as run_start};
-use crate::state::{Directory, Status, is_alive};
+use crate::spec::InitSystem;
+use crate::state::{Directory, State, Status, is_alive};
 
 /// `create`
 pub fn create(global: &Global, args: &CreateArgs) -> Result<()> {
@@ -70,6 +71,7 @@ pub fn kill(global: &Global, args: &KillArgs) -> Result<()> {
         return Ok(state.cgroup.kill_all(number)?);
     }
     ensure!(alive, "container not running");
+    let number = stop_signal(&state, number);
     let process = process.context("open a pidfd of init")?;
     send_signal(&process, number).context("signal init")?;
     if number == 9 {
@@ -77,6 +79,16 @@ pub fn kill(global: &Global, args: &KillArgs) -> Result<()> {
         let _ = state.cgroup.thaw();
     }
     Ok(())
+}
+
+/// systemd takes SIGTERM as "execute yourself again"; what an engine means with it is "stop", for
+/// which each init system has a signal of its own. An image that names its STOPSIGNAL is not
+/// touched by this: its engine sends that one.
+fn stop_signal(state: &State, number: i32) -> i32 {
+    const TERM: i32 = 15;
+    let init = state.annotations.get("io.sysbox.init-system");
+    let init = init.and_then(|name| InitSystem::from_name(name));
+    if number == TERM { init.and_then(InitSystem::stop_signal).unwrap_or(number) } else { number }
 }
 
 /// `pause`
