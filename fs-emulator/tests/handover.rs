@@ -159,9 +159,11 @@ fn a_holder_that_dies_is_replaced() {
     let (dir, _) = daemon.add(container("c", 6, &cgroup));
     let path = place.path(&dir).join("proc/loadavg");
     let socket = place.run_dir.path().join("sysfs-hold.sock");
-    let first = fs::metadata(&socket).unwrap().ino();
+    // Not the inode number: the next file may get the same.
+    let born = || fs::metadata(&socket).map(|m| (m.ctime(), m.ctime_nsec())).ok();
+    let first = born();
     sysbox_fs::session::hold::release(place.run_dir.path());
-    let replaced = || fs::metadata(&socket).is_ok_and(|m| m.ino() != first);
+    let replaced = || born().is_some() && born() != first;
     wait("another holder", || replaced() && support::connects(&socket));
     daemon.child.kill().unwrap();
     daemon.child.wait().unwrap();
