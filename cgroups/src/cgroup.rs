@@ -95,10 +95,7 @@ impl Cgroup {
         if hierarchies.is_empty() {
             return Err(Error::NoHierarchy);
         }
-        Ok(Cgroup {
-            driver,
-            hierarchies,
-        })
+        Ok(Cgroup { driver, hierarchies })
     }
 
     /// The driver this cgroup was planned for.
@@ -109,27 +106,20 @@ impl Cgroup {
     /// The container's directory in the unified hierarchy: what it sees as `/sys/fs/cgroup`, and
     /// what `CLONE_INTO_CGROUP` takes.
     pub fn unified(&self) -> Option<&Path> {
-        self.hierarchies
-            .iter()
-            .find(|h| h.is_unified())
-            .map(|h| h.dir.as_path())
+        self.hierarchies.iter().find(|h| h.is_unified()).map(|h| h.dir.as_path())
     }
 
     /// The container's v1 directories by controller; named hierarchies are `name=NAME`. Controllers
     /// that are mounted together have the same directory.
     pub fn v1(&self) -> impl Iterator<Item = (&str, &Path)> {
-        self.hierarchies.iter().flat_map(|h| {
-            h.controllers
-                .iter()
-                .map(|name| (name.as_str(), h.dir.as_path()))
-        })
+        self.hierarchies
+            .iter()
+            .flat_map(|h| h.controllers.iter().map(|name| (name.as_str(), h.dir.as_path())))
     }
 
     /// The container's directory in the v1 hierarchy of `controller`.
     pub fn v1_dir(&self, controller: &str) -> Option<&Path> {
-        self.v1()
-            .find(|(name, _)| *name == controller)
-            .map(|(_, dir)| dir)
+        self.v1().find(|(name, _)| *name == controller).map(|(_, dir)| dir)
     }
 
     /// Every directory, the unified one first.
@@ -170,24 +160,15 @@ mod tests {
     fn absolute_path_is_below_the_roots() {
         let cgroup = Cgroup::plan(&layout(), Some("/docker/ID"), "ID").unwrap();
         assert_eq!(cgroup.unified(), Some(Path::new("/c/unified/docker/ID")));
-        assert_eq!(
-            cgroup.v1_dir("cpuacct"),
-            Some(Path::new("/c/cpu/docker/ID"))
-        );
-        assert_eq!(
-            cgroup.v1_dir("memory"),
-            Some(Path::new("/c/memory/docker/ID"))
-        );
+        assert_eq!(cgroup.v1_dir("cpuacct"), Some(Path::new("/c/cpu/docker/ID")));
+        assert_eq!(cgroup.v1_dir("memory"), Some(Path::new("/c/memory/docker/ID")));
         assert_eq!(cgroup.v1_dir("pids"), None);
     }
 
     #[test]
     fn relative_path_is_near_ourselves() {
         let cgroup = Cgroup::plan(&layout(), None, "ID").unwrap();
-        assert_eq!(
-            cgroup.unified(),
-            Some(Path::new("/c/unified/user.slice/ID"))
-        );
+        assert_eq!(cgroup.unified(), Some(Path::new("/c/unified/user.slice/ID")));
         assert_eq!(cgroup.v1_dir("cpu"), Some(Path::new("/c/cpu/own/ID")));
         assert_eq!(cgroup.v1_dir("memory"), Some(Path::new("/c/memory/ID")));
     }
@@ -210,9 +191,6 @@ mod tests {
     #[test]
     fn no_hierarchy() {
         let none = Layout::from_mounts(Vec::new());
-        assert!(matches!(
-            Cgroup::plan(&none, None, "ID"),
-            Err(Error::NoHierarchy)
-        ));
+        assert!(matches!(Cgroup::plan(&none, None, "ID"), Err(Error::NoHierarchy)));
     }
 }

@@ -29,10 +29,8 @@ impl Cgroup {
             return Err(systemd_refusal());
         }
         let mut made = Vec::new();
-        let result = self
-            .hierarchies
-            .iter()
-            .try_for_each(|hierarchy| create_in(hierarchy, &mut made));
+        let result =
+            self.hierarchies.iter().try_for_each(|hierarchy| create_in(hierarchy, &mut made));
         if result.is_err() {
             for dir in made.iter().rev() {
                 // A directory that something has been put in meanwhile is not ours alone any more.
@@ -44,13 +42,10 @@ impl Cgroup {
 }
 
 fn create_in(hierarchy: &Hierarchy, made: &mut Vec<PathBuf>) -> Result<()> {
-    let below = hierarchy
-        .dir
-        .strip_prefix(&hierarchy.root)
-        .map_err(|_| Error::BadPath {
-            path: hierarchy.dir.display().to_string(),
-            reason: "is not below the root of its hierarchy",
-        })?;
+    let below = hierarchy.dir.strip_prefix(&hierarchy.root).map_err(|_| Error::BadPath {
+        path: hierarchy.dir.display().to_string(),
+        reason: "is not below the root of its hierarchy",
+    })?;
     let cpuset = hierarchy.controllers.iter().any(|name| name == "cpuset");
     let mut parent = hierarchy.root.clone();
     for part in below {
@@ -122,9 +117,7 @@ fn systemd_refusal() -> Error {
         "systemd does not run on this host (no /run/systemd/system): use the cgroupfs driver \
          (leave out --systemd-cgroup)"
     };
-    Error::Systemd {
-        reason: reason.to_owned(),
-    }
+    Error::Systemd { reason: reason.to_owned() }
 }
 
 #[cfg(test)]
@@ -161,16 +154,10 @@ mod tests {
         fs::write(dir.path().join("cpuset.cpus"), "0-3\n").unwrap();
         fs::write(child.join("cpuset.cpus"), "\n").unwrap();
         inherit(dir.path(), &child, "cpuset.cpus").unwrap();
-        assert_eq!(
-            fs::read_to_string(child.join("cpuset.cpus")).unwrap(),
-            "0-3"
-        );
+        assert_eq!(fs::read_to_string(child.join("cpuset.cpus")).unwrap(), "0-3");
         fs::write(child.join("cpuset.cpus"), "1\n").unwrap();
         inherit(dir.path(), &child, "cpuset.cpus").unwrap();
-        assert_eq!(
-            fs::read_to_string(child.join("cpuset.cpus")).unwrap(),
-            "1\n"
-        );
+        assert_eq!(fs::read_to_string(child.join("cpuset.cpus")).unwrap(), "1\n");
     }
 
     #[test]
@@ -194,12 +181,6 @@ mod tests {
             own: PathBuf::new(),
         }]);
         let cgroup = Cgroup::plan_with(Driver::Systemd, &layout, None, "ID").unwrap();
-        assert!(
-            cgroup
-                .create()
-                .unwrap_err()
-                .to_string()
-                .contains("cgroupfs")
-        );
+        assert!(cgroup.create().unwrap_err().to_string().contains("cgroupfs"));
     }
 }

@@ -35,10 +35,7 @@ impl Cgroup {
 /// Gives one cgroup directory and its delegatable files to a user.
 pub(crate) fn chown_tree_node(dir: &Path, uid: u32, gid: u32) -> io::Result<()> {
     let list = fs::read_to_string(KERNEL_LIST).unwrap_or_else(|_| MINIMUM.to_owned());
-    for name in list
-        .lines()
-        .filter(|name| !name.is_empty() && !name.contains('/'))
-    {
+    for name in list.lines().filter(|name| !name.is_empty() && !name.contains('/')) {
         match chown(dir.join(name), Some(uid), Some(gid)) {
             // A file of a controller that is not enabled here.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}

@@ -81,23 +81,15 @@ impl Cgroup {
 
     fn entrance_at(&self, unified: Option<PathBuf>) -> Result<Entrance> {
         let open_dir = |dir: PathBuf| File::open(&dir).context("open cgroup", dir);
-        let v1 = self
-            .hierarchies
-            .iter()
-            .filter(|hierarchy| !hierarchy.is_unified());
+        let v1 = self.hierarchies.iter().filter(|hierarchy| !hierarchy.is_unified());
         let open_tasks = |dir: &Path| {
             let path = dir.join("tasks");
-            let file = OpenOptions::new()
-                .write(true)
-                .open(&path)
-                .context("open", &path)?;
+            let file = OpenOptions::new().write(true).open(&path).context("open", &path)?;
             Ok((dir.to_owned(), file))
         };
         Ok(Entrance {
             unified: unified.map(open_dir).transpose()?,
-            tasks: v1
-                .map(|hierarchy| open_tasks(&hierarchy.dir))
-                .collect::<Result<_>>()?,
+            tasks: v1.map(|hierarchy| open_tasks(&hierarchy.dir)).collect::<Result<_>>()?,
         })
     }
 }

@@ -130,10 +130,6 @@ pub(crate) trait Context<T> {
 
 impl<T, E: Into<io::Error>> Context<T> for std::result::Result<T, E> {
     fn context(self, action: &'static str, path: impl Into<PathBuf>) -> Result<T> {
-        self.map_err(|error| Error::Io {
-            action,
-            path: path.into(),
-            source: error.into(),
-        })
+        self.map_err(|error| Error::Io { action, path: path.into(), source: error.into() })
     }
 }

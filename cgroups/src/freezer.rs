@@ -27,9 +27,7 @@ enum Freezer<'a> {
 
 impl Cgroup {
     fn freezer(&self) -> Option<Freezer<'_>> {
-        let v2 = self
-            .unified()
-            .filter(|dir| dir.join("cgroup.freeze").exists());
+        let v2 = self.unified().filter(|dir| dir.join("cgroup.freeze").exists());
         let v1 = || self.v1_dir("freezer").map(Freezer::V1);
         v2.map(Freezer::V2).or_else(v1)
     }
@@ -49,11 +47,7 @@ impl Cgroup {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 self.thaw()?;
                 let path = dir.to_owned();
-                Err(Error::Timeout {
-                    what: "freezing",
-                    path,
-                    waited: DEADLINE,
-                })
+                Err(Error::Timeout { what: "freezing", path, waited: DEADLINE })
             }
             result => result.context("freeze cgroup", dir),
         }
@@ -122,15 +116,10 @@ fn freeze_v2(dir: &Path) -> io::Result<()> {
         if empty || file::keyed(&text, "frozen") == Some(1) {
             return Ok(());
         }
-        let left = DEADLINE
-            .checked_sub(begun.elapsed())
-            .ok_or(io::ErrorKind::TimedOut)?;
+        let left = DEADLINE.checked_sub(begun.elapsed()).ok_or(io::ErrorKind::TimedOut)?;
         // Wakes early when the file changes; the upper bound covers a change that came before.
         let wait = left.min(Duration::from_millis(10));
-        let wait = Timespec {
-            tv_sec: 0,
-            tv_nsec: wait.subsec_nanos().into(),
-        };
+        let wait = Timespec { tv_sec: 0, tv_nsec: wait.subsec_nanos().into() };
         poll(&mut [PollFd::new(&events, PollFlags::PRI)], Some(&wait))?;
     }
 }

@@ -39,11 +39,7 @@ impl Layout {
         let mountinfo = read("/proc/self/mountinfo")?;
         let own = read("/proc/self/cgroup")?;
         let layout = Self::parse(&mountinfo, &String::from_utf8_lossy(&own), visible);
-        if layout.mounts.is_empty() {
-            Err(Error::NoHierarchy)
-        } else {
-            Ok(layout)
-        }
+        if layout.mounts.is_empty() { Err(Error::NoHierarchy) } else { Ok(layout) }
     }
 
     /// A layout made of given mounts, for tools that look at a tree that is mounted elsewhere.
@@ -58,18 +54,14 @@ impl Layout {
             root: mount.root.join(sub),
             own: PathBuf::new(),
         };
-        Layout {
-            mounts: self.mounts.iter().map(rebase).collect(),
-        }
+        Layout { mounts: self.mounts.iter().map(rebase).collect() }
     }
 
     /// Is v2 the only version that carries controllers here? (A named v1 hierarchy, such as
     /// `name=systemd`, carries none.)
     pub fn is_pure_v2(&self) -> bool {
         self.unified_root().is_some()
-            && self
-                .v1_controllers()
-                .all(|(controller, _)| controller.starts_with("name="))
+            && self.v1_controllers().all(|(controller, _)| controller.starts_with("name="))
     }
 
     /// Mount point of the unified (v2) hierarchy.
@@ -103,16 +95,9 @@ impl Layout {
             let own = own_cgroup(own, entry.controllers.as_deref())
                 .map(|path| below_mount(&path, &entry.root))
                 .unwrap_or_default();
-            let mount = Mount {
-                controllers: entry.controllers,
-                root: entry.mount_point,
-                own,
-            };
+            let mount = Mount { controllers: entry.controllers, root: entry.mount_point, own };
             let usual = |mount: &Mount| mount.root.starts_with("/sys/fs/cgroup");
-            match found
-                .iter_mut()
-                .find(|other| other.controllers == mount.controllers)
-            {
+            match found.iter_mut().find(|other| other.controllers == mount.controllers) {
                 None => found.push(mount),
                 Some(other) if !usual(other) && usual(&mount) => *other = mount,
                 Some(_) => {}
@@ -153,26 +138,13 @@ impl Entry {
             }
             _ => return None,
         };
-        Some(Entry {
-            device,
-            root,
-            mount_point,
-            controllers,
-        })
+        Some(Entry { device, root, mount_point, controllers })
     }
 }
 
 /// Options of a v1 superblock that name no controller.
-const NOT_CONTROLLERS: [&str; 8] = [
-    "rw",
-    "ro",
-    "none",
-    "xattr",
-    "noprefix",
-    "clone_children",
-    "cpuset_v2_mode",
-    "favordynmods",
-];
+const NOT_CONTROLLERS: [&str; 8] =
+    ["rw", "ro", "none", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "favordynmods"];
 
 /// Undoes the octal escapes of mountinfo (space, tab, newline, backslash).
 fn unescape(field: &[u8]) -> PathBuf {
@@ -196,9 +168,7 @@ fn own_cgroup(own: &str, controllers: Option<&[String]>) -> Option<PathBuf> {
         let (id, names, path) = (parts.next()?, parts.next()?, parts.next()?);
         let ours = match controllers {
             None => id == "0" && names.is_empty(),
-            Some(wanted) => names
-                .split(',')
-                .any(|name| wanted.iter().any(|other| other == name)),
+            Some(wanted) => names.split(',').any(|name| wanted.iter().any(|other| other == name)),
         };
         ours.then(|| PathBuf::from(path))
     })
@@ -206,15 +176,9 @@ fn own_cgroup(own: &str, controllers: Option<&[String]>) -> Option<PathBuf> {
 
 /// `path` (of /proc/self/cgroup) relative to a mount that shows the tree from `root` on.
 fn below_mount(path: &Path, root: &Path) -> PathBuf {
-    let below = path
-        .strip_prefix(root)
-        .or_else(|_| path.strip_prefix("/"))
-        .unwrap_or(path);
+    let below = path.strip_prefix(root).or_else(|_| path.strip_prefix("/")).unwrap_or(path);
     // A process outside its cgroup namespace's root shows as "/../..": nothing below a mount.
-    if below
-        .components()
-        .any(|part| part == std::path::Component::ParentDir)
-    {
+    if below.components().any(|part| part == std::path::Component::ParentDir) {
         return PathBuf::new();
     }
     below.to_path_buf()
@@ -246,17 +210,10 @@ mod tests {
     fn hybrid() {
         let layout = Layout::parse(HYBRID.as_bytes(), OWN, |_, _| true);
         assert!(!layout.is_pure_v2());
-        assert_eq!(
-            layout.unified_root(),
-            Some(Path::new("/sys/fs/cgroup/unified"))
-        );
+        assert_eq!(layout.unified_root(), Some(Path::new("/sys/fs/cgroup/unified")));
         let v1: Vec<_> = layout.v1_controllers().map(|(name, _)| name).collect();
         assert_eq!(v1, ["cpu", "cpuacct", "memory", "name=systemd"]);
-        let own: Vec<_> = layout
-            .mounts()
-            .iter()
-            .map(|m| m.own.to_str().unwrap())
-            .collect();
+        let own: Vec<_> = layout.mounts().iter().map(|m| m.own.to_str().unwrap()).collect();
         assert_eq!(own, ["me/deep", "x", "c", "user:1/s"]);
     }
 
@@ -279,14 +236,8 @@ mod tests {
 
     #[test]
     fn outside_of_the_namespace_root() {
-        assert_eq!(
-            below_mount(Path::new("/../other"), Path::new("/")),
-            Path::new("")
-        );
-        assert_eq!(
-            below_mount(Path::new("/docker/x/y"), Path::new("/docker/x")),
-            Path::new("y")
-        );
+        assert_eq!(below_mount(Path::new("/../other"), Path::new("/")), Path::new(""));
+        assert_eq!(below_mount(Path::new("/docker/x/y"), Path::new("/docker/x")), Path::new("y"));
         assert_eq!(
             below_mount(Path::new("/elsewhere"), Path::new("/docker")),
             Path::new("elsewhere")

@@ -27,16 +27,9 @@ pub(crate) fn wanted(cgroups_path: Option<&str>, id: &str) -> Result<Wanted> {
     }
     let clean = clean(Path::new(given));
     if clean.as_os_str().is_empty() {
-        return Err(bad(
-            given,
-            "names the root of the hierarchy, not a cgroup of the container",
-        ));
+        return Err(bad(given, "names the root of the hierarchy, not a cgroup of the container"));
     }
-    Ok(if given.starts_with('/') {
-        Wanted::FromRoot(clean)
-    } else {
-        Wanted::FromOwn(clean)
-    })
+    Ok(if given.starts_with('/') { Wanted::FromRoot(clean) } else { Wanted::FromOwn(clean) })
 }
 
 /// The path without `.`, empty parts and `..`, which stops at the top; always relative.
@@ -60,21 +53,13 @@ fn clean(path: &Path) -> PathBuf {
 /// An empty `slice` means `system.slice`; a missing path means `system.slice:runc:ID`, as in runc.
 pub(crate) fn systemd(cgroups_path: Option<&str>, id: &str) -> Result<PathBuf> {
     let default = format!("system.slice:runc:{id}");
-    let given = cgroups_path
-        .filter(|path| !path.is_empty())
-        .unwrap_or(&default);
+    let given = cgroups_path.filter(|path| !path.is_empty()).unwrap_or(&default);
     let parts: Vec<&str> = given.split(':').collect();
     let [slice, prefix, name] = parts[..] else {
-        return Err(bad(
-            given,
-            "the systemd cgroup driver needs the form slice:prefix:name",
-        ));
+        return Err(bad(given, "the systemd cgroup driver needs the form slice:prefix:name"));
     };
     if name.is_empty() || given.contains(['\0', '\n']) {
-        return Err(bad(
-            given,
-            "the name of the unit is empty or has a NUL or newline in it",
-        ));
+        return Err(bad(given, "the name of the unit is empty or has a NUL or newline in it"));
     }
     if prefix.contains('/') || name.contains('/') {
         return Err(bad(given, "a unit name cannot have a slash in it"));
@@ -84,12 +69,8 @@ pub(crate) fn systemd(cgroups_path: Option<&str>, id: &str) -> Result<PathBuf> {
         (false, "") => format!("{name}.scope"),
         (false, prefix) => format!("{prefix}-{name}.scope"),
     };
-    let slices = expand_slice(if slice.is_empty() {
-        "system.slice"
-    } else {
-        slice
-    })
-    .ok_or_else(|| bad(given, "the slice is no valid slice name (a-b.slice)"))?;
+    let slices = expand_slice(if slice.is_empty() { "system.slice" } else { slice })
+        .ok_or_else(|| bad(given, "the slice is no valid slice name (a-b.slice)"))?;
     Ok(slices.join(unit))
 }
 
@@ -116,10 +97,7 @@ fn expand_slice(slice: &str) -> Option<PathBuf> {
 }
 
 fn bad(path: &str, reason: &'static str) -> Error {
-    Error::BadPath {
-        path: path.to_owned(),
-        reason,
-    }
+    Error::BadPath { path: path.to_owned(), reason }
 }
 
 #[cfg(test)]
@@ -141,10 +119,7 @@ mod tests {
             (Some(""), own("ID")),
             (None, own("ID")),
             // A systemd path with the cgroupfs driver is one directory name, as in runc.
-            (
-                Some("system.slice:docker:ID"),
-                own("system.slice:docker:ID"),
-            ),
+            (Some("system.slice:docker:ID"), own("system.slice:docker:ID")),
         ] {
             assert_eq!(wanted(given, "ID").unwrap(), expected, "{given:?}");
         }
@@ -156,29 +131,16 @@ mod tests {
     #[test]
     fn systemd_paths() {
         for (given, expected) in [
-            (
-                Some("system.slice:docker:ID"),
-                "system.slice/docker-ID.scope",
-            ),
+            (Some("system.slice:docker:ID"), "system.slice/docker-ID.scope"),
             (Some(":docker:ID"), "system.slice/docker-ID.scope"),
             (Some("-.slice:docker:ID"), "docker-ID.scope"),
             (Some("user.slice::ID"), "user.slice/ID.scope"),
-            (
-                Some("a-b-c.slice:libpod:ID"),
-                "a.slice/a-b.slice/a-b-c.slice/libpod-ID.scope",
-            ),
-            (
-                Some("kube.slice:x:kube-pod1.slice"),
-                "kube.slice/kube-pod1.slice",
-            ),
+            (Some("a-b-c.slice:libpod:ID"), "a.slice/a-b.slice/a-b-c.slice/libpod-ID.scope"),
+            (Some("kube.slice:x:kube-pod1.slice"), "kube.slice/kube-pod1.slice"),
             (None, "system.slice/runc-ID.scope"),
             (Some(""), "system.slice/runc-ID.scope"),
         ] {
-            assert_eq!(
-                systemd(given, "ID").unwrap(),
-                Path::new(expected),
-                "{given:?}"
-            );
+            assert_eq!(systemd(given, "ID").unwrap(), Path::new(expected), "{given:?}");
         }
         for given in [
             "/docker/ID",

@@ -9,7 +9,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use sysbox_kernel::process::send_signal;
 
 use crate::cgroup::{Cgroup, Hierarchy};
 use crate::error::{Context, Error, Result};
@@ -17,6 +18,10 @@ use crate::{file, tree};
 
 /// How long the kernel may take to end the processes of a container.
 const KILL_DEADLINE: Duration = Duration::from_secs(10);
+
+/// `SIGKILL` of signal(7); `SIGRTMAX`, the last real-time one.
+const SIGKILL: i32 = 9;
+const LAST_SIGNAL: i32 = 64;
 
 /// Leaf for a process that finds no other cgroup that takes processes.
 const LAST_LEAF: &str = "exec.scope";
@@ -81,7 +86,7 @@ impl Cgroup {
         populated(dir).context("look into cgroup", dir)
     }
 
-    /// Signals every process of the container.
+    /// Signals every process of the container, with a number of signal(7), real-time ones included.
     ///
     /// For `SIGKILL` this ends when no process is left: `cgroup.kill` (Linux 5.14) where there is
     /// one, which no fork can outrun; else signals are repeated until the tree is empty. Any other
@@ -92,10 +97,11 @@ impl Cgroup {
     /// kernel); [`Error::Io`].
     pub fn kill_all(&self, signal: i32) -> Result<()> {
         let dir = self.main_dir();
-        let Some(signal) = Signal::from_named_raw(signal) else {
-            return Err(io::Error::from(Errno::INVAL)).context("signal the processes of", dir);
-        };
-        if signal != Signal::KILL {
+        if !(1..=LAST_SIGNAL).contains(&signal) {
+            let error = io::Error::from(Errno::INVAL);
+            return Err(error).context("signal the processes of cgroup", dir);
+        }
+        if signal != SIGKILL {
             return self.signal_each(signal, &self.pids()?);
         }
         if let Some(unified) = self.unified() {
@@ -116,13 +122,9 @@ impl Cgroup {
             }
             if begun.elapsed() > KILL_DEADLINE {
                 let path = dir.to_owned();
-                return Err(Error::Timeout {
-                    what: "SIGKILL",
-                    path,
-                    waited: KILL_DEADLINE,
-                });
+                return Err(Error::Timeout { what: "SIGKILL", path, waited: KILL_DEADLINE });
             }
-            self.signal_each(Signal::KILL, &pids)?;
+            self.signal_each(SIGKILL, &pids)?;
             // Tasks that a v1 freezer holds die only when it lets them go.
             self.thaw_v1()?;
             thread::sleep(pause);
@@ -140,7 +142,7 @@ impl Cgroup {
     }
 
     /// Signals each process by a pidfd that is known to be of a process of the container.
-    fn signal_each(&self, signal: Signal, pids: &[i32]) -> Result<()> {
+    fn signal_each(&self, signal: i32, pids: &[i32]) -> Result<()> {
         // Bounded by the descriptors that we may have open.
         for pids in pids.chunks(256) {
             let open = |pid: &i32| {
@@ -154,11 +156,10 @@ impl Cgroup {
                 if still.binary_search(&pid.as_raw_nonzero().get()).is_err() {
                     continue;
                 }
-                match pidfd_send_signal(&pidfd, signal) {
-                    Ok(()) | Err(Errno::SRCH) => {}
-                    Err(error) => {
-                        return Err(error).context("signal the processes of", self.main_dir());
-                    }
+                match send_signal(&pidfd, signal) {
+                    // It has ended meanwhile.
+                    Err(error) if error.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {}
+                    result => result.context("signal the processes of cgroup", self.main_dir())?,
                 }
             }
         }
@@ -210,10 +211,7 @@ fn put(dir: &Path, pid: i32) -> io::Result<()> {
 
 /// `EBUSY`: gives controllers to children. `EOPNOTSUPP`: is threaded, or below a threaded one.
 fn takes_no_processes(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::BUSY | Errno::OPNOTSUPP)
-    )
+    matches!(Errno::from_io_error(error), Some(Errno::BUSY | Errno::OPNOTSUPP))
 }
 
 /// Makes a child cgroup that belongs to the owner of its parent.

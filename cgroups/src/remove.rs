@@ -63,8 +63,5 @@ fn remove_tree(dir: &Path, deadline: Instant) -> io::Result<()> {
 }
 
 fn is_busy(error: &io::Error) -> bool {
-    matches!(
-        Errno::from_io_error(error),
-        Some(Errno::BUSY | Errno::NOTEMPTY | Errno::INTR)
-    )
+    matches!(Errno::from_io_error(error), Some(Errno::BUSY | Errno::NOTEMPTY | Errno::INTR))
 }

@@ -18,10 +18,8 @@ use rustix::io::Errno;
 pub(crate) struct Dir(OwnedFd);
 
 impl Dir {
-    const FLAGS: OFlags = OFlags::RDONLY
-        .union(OFlags::DIRECTORY)
-        .union(OFlags::NOFOLLOW)
-        .union(OFlags::CLOEXEC);
+    const FLAGS: OFlags =
+        OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
     /// Opens a cgroup by path.
     pub(crate) fn open(path: &Path) -> io::Result<Dir> {
@@ -47,12 +45,7 @@ impl Dir {
 
     /// Reads one of its files.
     pub(crate) fn read(&self, name: &str) -> io::Result<String> {
-        let fd = openat(
-            &self.0,
-            name,
-            OFlags::RDONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )?;
+        let fd = openat(&self.0, name, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())?;
         let mut text = String::new();
         File::from(fd).read_to_string(&mut text)?;
         Ok(text)
@@ -99,18 +92,12 @@ fn walk(root: Dir, mut visit: impl FnMut(Step<'_>) -> io::Result<()>) -> io::Res
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
                 Err(error) => return Err(error),
             };
-            above.push(Level {
-                left: std::mem::replace(&mut left, grandchildren),
-                inside: name,
-            });
+            above.push(Level { left: std::mem::replace(&mut left, grandchildren), inside: name });
             here = child;
         } else if let Some(level) = above.pop() {
             here = here.at(c"..")?;
             left = level.left;
-            visit(Step::Leave {
-                parent: &here,
-                name: &level.inside,
-            })?;
+            visit(Step::Leave { parent: &here, name: &level.inside })?;
         } else {
             return Ok(());
         }

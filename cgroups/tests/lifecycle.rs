@@ -19,7 +19,8 @@ use common::{Process, Sandbox, dirs};
 use sysbox_cgroups::{Cgroup, Error, Layout};
 
 const SIGKILL: i32 = 9;
-const SIGTERM: i32 = 15;
+/// What systemd as PID 1 takes for "halt".
+const SIGRTMIN_PLUS_3: i32 = 37;
 
 #[test]
 fn again_in_a_pure_v2_view() {
@@ -39,10 +40,7 @@ fn create_attach_remove() {
         let path = line.splitn(3, ':').nth(2).unwrap();
         let mounted = sandbox.layout.mounts().iter().any(|mount| {
             let names = line.split(':').nth(1).unwrap();
-            mount
-                .controllers
-                .as_ref()
-                .map_or(names.is_empty(), |c| c.join(",") == names)
+            mount.controllers.as_ref().map_or(names.is_empty(), |c| c.join(",") == names)
         });
         assert_eq!(path.ends_with("/docker/one"), mounted, "{line}");
     }
@@ -63,10 +61,7 @@ fn a_cgroup_in_use_is_refused_and_an_empty_one_taken() {
     sandbox.create("/x");
     let process = Process::sleeping();
     first.attach(process.pid()).unwrap();
-    assert!(matches!(
-        sandbox.plan("/x").create(),
-        Err(Error::InUse { .. })
-    ));
+    assert!(matches!(sandbox.plan("/x").create(), Err(Error::InUse { .. })));
     assert!(first.pids().unwrap().contains(&process.pid()));
 }
 
@@ -77,43 +72,25 @@ fn delegated_to_container_root_and_not_more() {
     let cgroup = sandbox.create("/docker/two");
     cgroup.delegate(ROOT, ROOT + 1).unwrap();
     let Some(dir) = cgroup.unified() else { return };
-    let owner = |path: &Path| {
-        fs::metadata(path)
-            .map(|meta| (meta.uid(), meta.gid()))
-            .unwrap()
-    };
+    let owner = |path: &Path| fs::metadata(path).map(|meta| (meta.uid(), meta.gid())).unwrap();
     assert_eq!(owner(dir), (ROOT, ROOT + 1));
     for name in ["cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
         assert_eq!(owner(&dir.join(name)), (ROOT, ROOT + 1), "{name}");
     }
-    for name in [
-        "cgroup.freeze",
-        "cgroup.kill",
-        "cgroup.max.depth",
-        "cgroup.type",
-    ] {
+    for name in ["cgroup.freeze", "cgroup.kill", "cgroup.max.depth", "cgroup.type"] {
         assert_eq!(owner(&dir.join(name)), (0, 0), "{name}");
     }
     // Container root builds a tree of its own and moves about in it.
     let script = "mkdir a && mkdir a/b && echo 0 >a/b/cgroup.procs && sleep 1000";
     let process = {
         let mut command = Command::new("sh");
-        command
-            .args(["-c", &format!("read line; {script}")])
-            .current_dir(dir)
-            .uid(ROOT)
-            .gid(ROOT);
+        command.args(["-c", &format!("read line; {script}")]).current_dir(dir).uid(ROOT).gid(ROOT);
         let mut child = command.stdin(std::process::Stdio::piped()).spawn().unwrap();
         cgroup.attach(child.id() as i32).unwrap();
         drop(child.stdin.take());
         Process(child)
     };
-    wait_for(|| {
-        process
-            .cgroups()
-            .lines()
-            .any(|line| line.ends_with("docker/two/a/b"))
-    });
+    wait_for(|| process.cgroups().lines().any(|line| line.ends_with("docker/two/a/b")));
     assert_eq!(cgroup.pids().unwrap().len(), 2, "sh and sleep");
     cgroup.kill_all(SIGKILL).unwrap();
     drop(process);
@@ -130,10 +107,7 @@ fn exec_finds_a_place() {
     };
     let at = |process: &Process| {
         let cgroups = process.cgroups();
-        let line = cgroups
-            .lines()
-            .find_map(|line| line.strip_prefix("0::"))
-            .unwrap();
+        let line = cgroups.lines().find_map(|line| line.strip_prefix("0::")).unwrap();
         line.rsplit('/').next().unwrap().to_owned()
     };
     let process = Process::sleeping();
@@ -149,10 +123,7 @@ fn exec_finds_a_place() {
     fs::create_dir(&threaded).unwrap();
     fs::write(threaded.join("cgroup.type"), "threaded").unwrap();
     fs::create_dir(&leaf).unwrap();
-    assert_eq!(
-        fs::read_to_string(leaf.join("cgroup.type")).unwrap(),
-        "domain invalid\n"
-    );
+    assert_eq!(fs::read_to_string(leaf.join("cgroup.type")).unwrap(), "domain invalid\n");
     let other = Process::sleeping();
     odd.attach_exec(other.pid(), "odd.scope").unwrap();
     assert_eq!(at(&other), "odd");
@@ -173,13 +144,7 @@ fn freeze_thaw_and_kill_while_frozen() {
     assert!(cgroup.frozen().unwrap());
     let ticks = || {
         let stat = fs::read_to_string(format!("/proc/{}/stat", process.pid())).unwrap();
-        stat.rsplit(") ")
-            .next()
-            .unwrap()
-            .split(' ')
-            .nth(11)
-            .unwrap()
-            .to_owned()
+        stat.rsplit(") ").next().unwrap().split(' ').nth(11).unwrap().to_owned()
     };
     let before = ticks();
     std::thread::sleep(Duration::from_millis(100));
@@ -209,13 +174,8 @@ fn a_v1_freezer_does_not_stop_the_kill() {
 #[test]
 fn v1_alone() {
     let sandbox = Sandbox::new();
-    let v1: Vec<_> = sandbox
-        .layout
-        .mounts()
-        .iter()
-        .filter(|m| m.controllers.is_some())
-        .cloned()
-        .collect();
+    let v1: Vec<_> =
+        sandbox.layout.mounts().iter().filter(|m| m.controllers.is_some()).cloned().collect();
     if v1.is_empty() {
         return;
     }
@@ -240,9 +200,9 @@ fn other_signals_go_to_each_process_once() {
     for process in &processes {
         cgroup.attach(process.pid()).unwrap();
     }
-    cgroup.kill_all(SIGTERM).unwrap();
+    cgroup.kill_all(SIGRTMIN_PLUS_3).unwrap();
     for process in &mut processes {
-        assert_eq!(process.0.wait().unwrap().signal(), Some(SIGTERM));
+        assert_eq!(process.0.wait().unwrap().signal(), Some(SIGRTMIN_PLUS_3));
     }
     assert!(cgroup.kill_all(12345).is_err());
 }
@@ -288,20 +248,12 @@ fn entering_by_itself() {
     let cgroup = sandbox.create("/e");
     let entrance = cgroup.entrance().unwrap();
     assert_eq!(entrance.unified().is_some(), cgroup.unified().is_some());
-    let v1 = cgroup
-        .hierarchies()
-        .iter()
-        .filter(|h| !h.is_unified())
-        .count();
+    let v1 = cgroup.hierarchies().iter().filter(|h| !h.is_unified()).count();
     // To v1 a thread of this test is as good as a process: it moves threads.
     std::thread::spawn(move || {
         entrance.join_v1().unwrap();
         let own = fs::read_to_string("/proc/thread-self/cgroup").unwrap();
-        assert_eq!(
-            own.lines().filter(|line| line.ends_with("/e")).count(),
-            v1,
-            "{own}"
-        );
+        assert_eq!(own.lines().filter(|line| line.ends_with("/e")).count(), v1, "{own}");
     })
     .join()
     .unwrap();

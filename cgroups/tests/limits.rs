@@ -20,10 +20,7 @@ fn resources(json: &str) -> LinuxResources {
 fn value(cgroup: &Cgroup, v1: (&str, &str), v2: &str) -> Option<String> {
     let v1 = cgroup.v1_dir(v1.0).map(|dir| dir.join(v1.1));
     let v2 = cgroup.unified().map(|dir| dir.join(v2));
-    let text = v1
-        .into_iter()
-        .chain(v2)
-        .find_map(|path| fs::read_to_string(path).ok());
+    let text = v1.into_iter().chain(v2).find_map(|path| fs::read_to_string(path).ok());
     text.map(|text| text.trim().to_owned())
 }
 
@@ -32,10 +29,7 @@ fn has(cgroup: &Cgroup, v1: &str, v2: &str) -> bool {
     let controllers = cgroup.unified().map(|dir| dir.join("cgroup.controllers"));
     let controllers = controllers.and_then(|path| fs::read_to_string(path).ok());
     cgroup.v1_dir(v1).is_some()
-        || controllers
-            .unwrap_or_default()
-            .split_whitespace()
-            .any(|name| name == v2)
+        || controllers.unwrap_or_default().split_whitespace().any(|name| name == v2)
 }
 
 #[test]
@@ -48,42 +42,12 @@ fn a_limit_without_its_controller_is_an_error_with_its_name() {
     let sandbox = Sandbox::new();
     let cgroup = sandbox.create("/c");
     for (v1, v2, json, field) in [
-        (
-            "memory",
-            "memory",
-            r#"{"memory":{"limit":67108864}}"#,
-            "linux.resources.memory.limit",
-        ),
-        (
-            "pids",
-            "pids",
-            r#"{"pids":{"limit":10}}"#,
-            "linux.resources.pids.limit",
-        ),
-        (
-            "cpu",
-            "cpu",
-            r#"{"cpu":{"quota":10000}}"#,
-            "linux.resources.cpu.quota",
-        ),
-        (
-            "cpuset",
-            "cpuset",
-            r#"{"cpu":{"cpus":"0"}}"#,
-            "linux.resources.cpu.cpus",
-        ),
-        (
-            "rdma",
-            "rdma",
-            r#"{"rdma":{"x":{"hcaHandles":3}}}"#,
-            "linux.resources.rdma[x]",
-        ),
-        (
-            "net_cls",
-            "",
-            r#"{"network":{"classID":1}}"#,
-            "linux.resources.network.classID",
-        ),
+        ("memory", "memory", r#"{"memory":{"limit":67108864}}"#, "linux.resources.memory.limit"),
+        ("pids", "pids", r#"{"pids":{"limit":10}}"#, "linux.resources.pids.limit"),
+        ("cpu", "cpu", r#"{"cpu":{"quota":10000}}"#, "linux.resources.cpu.quota"),
+        ("cpuset", "cpuset", r#"{"cpu":{"cpus":"0"}}"#, "linux.resources.cpu.cpus"),
+        ("rdma", "rdma", r#"{"rdma":{"x":{"hcaHandles":3}}}"#, "linux.resources.rdma[x]"),
+        ("net_cls", "", r#"{"network":{"classID":1}}"#, "linux.resources.network.classID"),
         (
             "-",
             "memory",
@@ -131,19 +95,10 @@ fn memory_goes_up_and_down_with_swap() {
             .unwrap();
         assert_eq!(limit(), memory.to_string());
     }
-    cgroup
-        .apply(&resources(r#"{"memory":{"limit":-1}}"#))
-        .unwrap();
+    cgroup.apply(&resources(r#"{"memory":{"limit":-1}}"#)).unwrap();
     assert!(limit() == "max" || limit().parse::<u64>().unwrap() > 1 << 60);
-    let wrong = cgroup.apply(&resources(
-        r#"{"memory":{"limit":100000000,"swap":50000000}}"#,
-    ));
-    assert!(
-        wrong
-            .unwrap_err()
-            .to_string()
-            .contains("linux.resources.memory")
-    );
+    let wrong = cgroup.apply(&resources(r#"{"memory":{"limit":100000000,"swap":50000000}}"#));
+    assert!(wrong.unwrap_err().to_string().contains("linux.resources.memory"));
 }
 
 #[test]
@@ -164,10 +119,7 @@ fn cpu_quota_period_and_burst_in_any_order() {
     let error = apply(r#"{"cpu":{"shares":1}}"#);
     if cgroup.v1_dir("cpu").is_some() {
         let error = error.unwrap_err().to_string();
-        assert!(
-            error.contains("nearest value that the kernel accepts is 2"),
-            "{error}"
-        );
+        assert!(error.contains("nearest value that the kernel accepts is 2"), "{error}");
     }
     let error = apply(r#"{"cpu":{"period":1}}"#).unwrap_err().to_string();
     assert!(error.contains("linux.resources.cpu.period"), "{error}");
@@ -178,27 +130,18 @@ fn cpuset_and_pids() {
     let sandbox = Sandbox::new();
     let cgroup = sandbox.create("/c");
     if has(&cgroup, "cpuset", "cpuset") {
-        cgroup
-            .apply(&resources(r#"{"cpu":{"cpus":"0","mems":"0"}}"#))
-            .unwrap();
+        cgroup.apply(&resources(r#"{"cpu":{"cpus":"0","mems":"0"}}"#)).unwrap();
         let cpus = value(&cgroup, ("cpuset", "cpuset.cpus"), "cpuset.cpus").unwrap();
         assert_eq!(cpus, "0");
-        let error = cgroup
-            .apply(&resources(r#"{"cpu":{"cpus":"9999"}}"#))
-            .unwrap_err();
-        assert!(
-            error.to_string().contains("linux.resources.cpu.cpus"),
-            "{error}"
-        );
+        let error = cgroup.apply(&resources(r#"{"cpu":{"cpus":"9999"}}"#)).unwrap_err();
+        assert!(error.to_string().contains("linux.resources.cpu.cpus"), "{error}");
     }
     if has(&cgroup, "pids", "pids") {
         cgroup.apply(&resources(r#"{"pids":{"limit":1}}"#)).unwrap();
         let mut process = Process::gated("sleep 0 2>/dev/null; exit 7");
         cgroup.attach(process.pid()).unwrap();
         assert_ne!(process.go(), Some(7), "a second process was made");
-        cgroup
-            .apply(&resources(r#"{"pids":{"limit":-1}}"#))
-            .unwrap();
+        cgroup.apply(&resources(r#"{"pids":{"limit":-1}}"#)).unwrap();
         let mut process = Process::gated("sleep 0; exit 7");
         cgroup.attach(process.pid()).unwrap();
         assert_eq!(process.go(), Some(7));
@@ -210,10 +153,7 @@ fn a_removed_cgroup_is_said_to_be_gone() {
     let sandbox = Sandbox::new();
     let cgroup = sandbox.create("/c");
     cgroup.remove().unwrap();
-    let error = cgroup
-        .apply(&resources(r#"{"pids":{"limit":5}}"#))
-        .unwrap_err()
-        .to_string();
+    let error = cgroup.apply(&resources(r#"{"pids":{"limit":5}}"#)).unwrap_err().to_string();
     assert!(error.contains("cgroup"), "{error}");
 }
 
@@ -237,10 +177,7 @@ fn devices() {
     let mknod = format!("mknod {}/n b 7 99 && rm {0}/n", nodes.path().display());
     let open_fuse = "exec </dev/fuse";
 
-    assert!(
-        opens(null) && opens(kmsg) && opens(&mknod),
-        "before there are rules"
-    );
+    assert!(opens(null) && opens(kmsg) && opens(&mknod), "before there are rules");
     let deny: Vec<LinuxDeviceCgroup> =
         serde_json::from_str(r#"[{"allow":false,"access":"rwm"}]"#).unwrap();
     apply(device_rules(&deny, &[])).unwrap();
@@ -284,10 +221,7 @@ fn statistics() {
     assert_eq!(process.go(), Some(0));
     let after = cgroup.stats();
     let total = |stats: &Stats| stats.cpu.usage.total.unwrap();
-    assert!(
-        total(&after) > total(&before) + 1_000_000,
-        "the loop takes more than a millisecond"
-    );
+    assert!(total(&after) > total(&before) + 1_000_000, "the loop takes more than a millisecond");
     assert!(after.cpu.psi.is_some());
     if has(&cgroup, "memory", "memory") {
         assert!(after.memory.usage.limit.unwrap() > 1 << 60 && after.memory.usage.usage.is_some());

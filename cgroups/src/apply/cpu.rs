@@ -38,18 +38,10 @@ pub(super) fn plan_v1(resources: &LinuxResources) -> Result<Vec<Setting>> {
         settings.push(Setting::new("cpu.idle", "cpu.idle", idle));
     }
     if let Some(period) = cpu.realtime_period().filter(|period| *period != 0) {
-        settings.push(Setting::new(
-            "cpu.realtimePeriod",
-            "cpu.rt_period_us",
-            period,
-        ));
+        settings.push(Setting::new("cpu.realtimePeriod", "cpu.rt_period_us", period));
     }
     if let Some(runtime) = cpu.realtime_runtime().filter(|runtime| *runtime != 0) {
-        settings.push(Setting::new(
-            "cpu.realtimeRuntime",
-            "cpu.rt_runtime_us",
-            runtime,
-        ));
+        settings.push(Setting::new("cpu.realtimeRuntime", "cpu.rt_runtime_us", runtime));
     }
     Ok(settings)
 }
@@ -60,31 +52,18 @@ pub(super) fn plan_v2(resources: &LinuxResources) -> Result<Vec<Setting>> {
         return Ok(settings);
     };
     let realtime = [
-        (
-            "linux.resources.cpu.realtimeRuntime",
-            cpu.realtime_runtime().is_some_and(|v| v != 0),
-        ),
-        (
-            "linux.resources.cpu.realtimePeriod",
-            cpu.realtime_period().is_some_and(|v| v != 0),
-        ),
+        ("linux.resources.cpu.realtimeRuntime", cpu.realtime_runtime().is_some_and(|v| v != 0)),
+        ("linux.resources.cpu.realtimePeriod", cpu.realtime_period().is_some_and(|v| v != 0)),
     ];
     if let Some((field, _)) = realtime.into_iter().find(|(_, given)| *given) {
         let reason = "cgroup v2 has no limit of realtime scheduling".to_owned();
-        return Err(Error::Unsupported {
-            field: field.to_owned(),
-            reason,
-        });
+        return Err(Error::Unsupported { field: field.to_owned(), reason });
     }
     if let Some(idle) = cpu.idle() {
         settings.push(Setting::new("cpu.idle", "cpu.idle", idle));
     }
     if let Some(shares) = cpu.shares().filter(|shares| *shares != 0) {
-        settings.push(Setting::new(
-            "cpu.shares",
-            "cpu.weight",
-            weight_of_shares(shares),
-        ));
+        settings.push(Setting::new("cpu.shares", "cpu.weight", weight_of_shares(shares)));
     }
     if let Some(burst) = cpu.burst() {
         settings.push(Setting::new("cpu.burst", "cpu.max.burst", burst));
@@ -92,15 +71,9 @@ pub(super) fn plan_v2(resources: &LinuxResources) -> Result<Vec<Setting>> {
     let quota = cpu.quota().filter(|quota| *quota != 0);
     let period = cpu.period().filter(|period| *period != 0);
     if quota.is_some() || period.is_some() {
-        let time = quota
-            .filter(|quota| *quota > 0)
-            .map_or("max".to_owned(), |us| us.to_string());
+        let time = quota.filter(|quota| *quota > 0).map_or("max".to_owned(), |us| us.to_string());
         let value = format!("{time} {}", period.unwrap_or(DEFAULT_PERIOD));
-        let field = if quota.is_some() {
-            "cpu.quota"
-        } else {
-            "cpu.period"
-        };
+        let field = if quota.is_some() { "cpu.quota" } else { "cpu.period" };
         settings.push(Setting::new(field, "cpu.max", value));
     }
     Ok(settings)
@@ -141,10 +114,7 @@ mod tests {
     use oci_spec::runtime::LinuxCpu;
 
     fn texts(settings: Vec<Setting>) -> Vec<(String, String)> {
-        settings
-            .into_iter()
-            .map(|mut s| (s.files.remove(0), s.value))
-            .collect()
+        settings.into_iter().map(|mut s| (s.files.remove(0), s.value)).collect()
     }
 
     fn with(change: impl FnOnce(&mut LinuxCpu)) -> LinuxResources {
@@ -156,21 +126,13 @@ mod tests {
     }
 
     fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
-        expected
-            .iter()
-            .map(|(file, value)| (file.to_string(), value.to_string()))
-            .collect()
+        expected.iter().map(|(file, value)| (file.to_string(), value.to_string())).collect()
     }
 
     #[test]
     fn shares_to_weight() {
-        for (shares, weight) in [
-            (1, 1),
-            (2, 1),
-            (1024, 100),
-            (262_144, 10_000),
-            (1 << 20, 10_000),
-        ] {
+        for (shares, weight) in [(1, 1), (2, 1), (1024, 100), (262_144, 10_000), (1 << 20, 10_000)]
+        {
             assert_eq!(weight_of_shares(shares), weight, "{shares}");
         }
         let all: Vec<u64> = (2..=262_144).map(weight_of_shares).collect();
@@ -190,23 +152,16 @@ mod tests {
                 cpu.set_quota(quota).set_period(period);
             });
             let settings = plan_v2(&resources).unwrap();
-            assert_eq!(
-                settings.first().map(|s| s.value.as_str()),
-                expected,
-                "{quota:?}"
-            );
+            assert_eq!(settings.first().map(|s| s.value.as_str()), expected, "{quota:?}");
         }
     }
 
     #[test]
     fn all_fields() {
         let mut resources = with(|cpu| {
-            cpu.set_shares(Some(1024))
-                .set_quota(Some(5000))
-                .set_period(Some(10_000));
+            cpu.set_shares(Some(1024)).set_quota(Some(5000)).set_period(Some(10_000));
             cpu.set_burst(Some(100)).set_idle(Some(1));
-            cpu.set_cpus(Some("0-1".to_owned()))
-                .set_mems(Some("0".to_owned()));
+            cpu.set_cpus(Some("0-1".to_owned())).set_mems(Some("0".to_owned()));
         });
         let v2 = [
             ("cpu.idle", "1"),
@@ -227,11 +182,6 @@ mod tests {
         assert_eq!(texts(plan_v1(&resources).unwrap()), pairs(&v1));
         let cpu = resources.cpu_mut().as_mut().unwrap();
         cpu.set_realtime_runtime(Some(1));
-        assert!(
-            plan_v2(&resources)
-                .unwrap_err()
-                .to_string()
-                .contains("realtimeRuntime")
-        );
+        assert!(plan_v2(&resources).unwrap_err().to_string().contains("realtimeRuntime"));
     }
 }

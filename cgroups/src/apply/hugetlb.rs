@@ -32,11 +32,7 @@ fn plan(resources: &LinuxResources, file: &str, unlimited: &str) -> Result<Vec<S
             bytes => bytes.to_string(),
         };
         let field = format!("hugepageLimits[{size}]");
-        settings.push(Setting::new(
-            &field,
-            format!("hugetlb.{size}.{file}"),
-            &value,
-        ));
+        settings.push(Setting::new(&field, format!("hugetlb.{size}.{file}"), &value));
         settings
             .push(Setting::new(&field, format!("hugetlb.{size}.rsvd.{file}"), &value).optional());
     }
@@ -49,9 +45,7 @@ mod tests {
     use oci_spec::runtime::LinuxHugepageLimitBuilder;
 
     fn with(size: &str, limit: i64) -> LinuxResources {
-        let limit = LinuxHugepageLimitBuilder::default()
-            .page_size(size)
-            .limit(limit);
+        let limit = LinuxHugepageLimitBuilder::default().page_size(size).limit(limit);
         let mut resources = LinuxResources::default();
         resources.set_hugepage_limits(Some(vec![limit.build().unwrap()]));
         resources

@@ -14,26 +14,10 @@ use crate::error::{Error, Result};
 
 /// The four throttles: field, v1 file, key in v2's `io.max`.
 const THROTTLES: [(&str, &str, &str); 4] = [
-    (
-        "blockIO.throttleReadBpsDevice",
-        "blkio.throttle.read_bps_device",
-        "rbps",
-    ),
-    (
-        "blockIO.throttleWriteBpsDevice",
-        "blkio.throttle.write_bps_device",
-        "wbps",
-    ),
-    (
-        "blockIO.throttleReadIOPSDevice",
-        "blkio.throttle.read_iops_device",
-        "riops",
-    ),
-    (
-        "blockIO.throttleWriteIOPSDevice",
-        "blkio.throttle.write_iops_device",
-        "wiops",
-    ),
+    ("blockIO.throttleReadBpsDevice", "blkio.throttle.read_bps_device", "rbps"),
+    ("blockIO.throttleWriteBpsDevice", "blkio.throttle.write_bps_device", "wbps"),
+    ("blockIO.throttleReadIOPSDevice", "blkio.throttle.read_iops_device", "riops"),
+    ("blockIO.throttleWriteIOPSDevice", "blkio.throttle.write_iops_device", "wiops"),
 ];
 
 /// The devices of each row of [`THROTTLES`].
@@ -60,11 +44,7 @@ pub(super) fn plan_v1(resources: &LinuxResources) -> Result<Vec<Setting>> {
         settings.push(setting.or_file("blkio.bfq.weight"));
     }
     if let Some(weight) = given(io.leaf_weight()) {
-        settings.push(Setting::new(
-            "blockIO.leafWeight",
-            "blkio.leaf_weight",
-            weight,
-        ));
+        settings.push(Setting::new("blockIO.leafWeight", "blkio.leaf_weight", weight));
     }
     for device in io.weight_device().iter().flatten() {
         let number = format!("{}:{}", device.major(), device.minor());
@@ -93,12 +73,8 @@ pub(super) fn plan_v2(resources: &LinuxResources) -> Result<Vec<Setting>> {
     let Some(io) = resources.block_io() else {
         return Ok(settings);
     };
-    let leaf_of_device = || {
-        io.weight_device()
-            .iter()
-            .flatten()
-            .find_map(|device| given(device.leaf_weight()))
-    };
+    let leaf_of_device =
+        || io.weight_device().iter().flatten().find_map(|device| given(device.leaf_weight()));
     if given(io.leaf_weight()).or_else(leaf_of_device).is_some() {
         return Err(Error::Unsupported {
             field: "linux.resources.blockIO.leafWeight".to_owned(),
@@ -140,10 +116,7 @@ fn weight_v2(weight: u16) -> Result<Vec<Setting>> {
     let io_weight = 1 + (u64::from(weight) - 10) * 9999 / 990;
     let bfq = Setting::new("blockIO.weight", "io.bfq.weight", weight);
     let other = Setting::new("blockIO.weight", "io.weight", io_weight);
-    Ok(vec![Setting {
-        otherwise: Some(Box::new(other)),
-        ..bfq
-    }])
+    Ok(vec![Setting { otherwise: Some(Box::new(other)), ..bfq }])
 }
 
 #[cfg(test)]
@@ -169,10 +142,7 @@ mod tests {
             assert_eq!(settings[0].files, ["io.bfq.weight"]);
             assert_eq!(settings[0].value, weight.to_string());
             let other = settings[0].otherwise.as_ref().unwrap();
-            assert_eq!(
-                (other.files[0].as_str(), other.value.as_str()),
-                ("io.weight", io_weight)
-            );
+            assert_eq!((other.files[0].as_str(), other.value.as_str()), ("io.weight", io_weight));
             let settings = plan_v1(&resources).unwrap();
             assert_eq!(settings[0].files, ["blkio.weight", "blkio.bfq.weight"]);
         }
@@ -191,28 +161,18 @@ mod tests {
     #[test]
     fn devices() {
         let throttle = |rate: u64| {
-            let device = LinuxThrottleDeviceBuilder::default()
-                .major(8)
-                .minor(16)
-                .rate(rate);
+            let device = LinuxThrottleDeviceBuilder::default().major(8).minor(16).rate(rate);
             Some(vec![device.build().unwrap()])
         };
-        let weight = LinuxWeightDeviceBuilder::default()
-            .major(8)
-            .minor(0)
-            .weight(300_u16)
-            .build()
-            .unwrap();
+        let weight =
+            LinuxWeightDeviceBuilder::default().major(8).minor(0).weight(300_u16).build().unwrap();
         let resources = with(|io| {
             io.set_throttle_read_bps_device(throttle(1024));
             io.set_throttle_write_iops_device(throttle(0));
             io.set_weight_device(Some(vec![weight]));
         });
         let texts = |settings: Vec<Setting>| -> Vec<String> {
-            settings
-                .iter()
-                .map(|s| format!("{} {}", s.files[0], s.value))
-                .collect()
+            settings.iter().map(|s| format!("{} {}", s.files[0], s.value)).collect()
         };
         let v1 = [
             "blkio.weight_device 8:0 300",
@@ -220,11 +180,7 @@ mod tests {
             "blkio.throttle.write_iops_device 8:16 0",
         ];
         assert_eq!(texts(plan_v1(&resources).unwrap()), v1);
-        let v2 = [
-            "io.bfq.weight 8:0 300",
-            "io.max 8:16 rbps=1024",
-            "io.max 8:16 wiops=max",
-        ];
+        let v2 = ["io.bfq.weight 8:0 300", "io.max 8:16 rbps=1024", "io.max 8:16 wiops=max"];
         assert_eq!(texts(plan_v2(&resources).unwrap()), v2);
         let leaf = with(|io| {
             io.set_leaf_weight(Some(10));

@@ -38,54 +38,19 @@ struct Controller {
 
 /// The controllers, in the order in which they are set.
 const CONTROLLERS: [Controller; 9] = [
-    Controller {
-        v1: "pids",
-        v2: "pids",
-        plan_v1: pids::plan,
-        plan_v2: pids::plan,
-    },
-    Controller {
-        v1: "memory",
-        v2: "memory",
-        plan_v1: memory::plan_v1,
-        plan_v2: memory::plan_v2,
-    },
-    Controller {
-        v1: "blkio",
-        v2: "io",
-        plan_v1: io::plan_v1,
-        plan_v2: io::plan_v2,
-    },
-    Controller {
-        v1: "cpu",
-        v2: "cpu",
-        plan_v1: cpu::plan_v1,
-        plan_v2: cpu::plan_v2,
-    },
-    Controller {
-        v1: "cpuset",
-        v2: "cpuset",
-        plan_v1: cpu::plan_cpuset,
-        plan_v2: cpu::plan_cpuset,
-    },
+    Controller { v1: "pids", v2: "pids", plan_v1: pids::plan, plan_v2: pids::plan },
+    Controller { v1: "memory", v2: "memory", plan_v1: memory::plan_v1, plan_v2: memory::plan_v2 },
+    Controller { v1: "blkio", v2: "io", plan_v1: io::plan_v1, plan_v2: io::plan_v2 },
+    Controller { v1: "cpu", v2: "cpu", plan_v1: cpu::plan_v1, plan_v2: cpu::plan_v2 },
+    Controller { v1: "cpuset", v2: "cpuset", plan_v1: cpu::plan_cpuset, plan_v2: cpu::plan_cpuset },
     Controller {
         v1: "hugetlb",
         v2: "hugetlb",
         plan_v1: hugetlb::plan_v1,
         plan_v2: hugetlb::plan_v2,
     },
-    Controller {
-        v1: "rdma",
-        v2: "rdma",
-        plan_v1: rdma::plan,
-        plan_v2: rdma::plan,
-    },
-    Controller {
-        v1: "net_cls",
-        v2: "",
-        plan_v1: net::plan_class,
-        plan_v2: net::plan_class,
-    },
+    Controller { v1: "rdma", v2: "rdma", plan_v1: rdma::plan, plan_v2: rdma::plan },
+    Controller { v1: "net_cls", v2: "", plan_v1: net::plan_class, plan_v2: net::plan_class },
     Controller {
         v1: "net_prio",
         v2: "",
@@ -150,10 +115,7 @@ impl Cgroup {
         Err(Error::NoController {
             field: first.field.clone(),
             controller: name.to_owned(),
-            path: self
-                .unified()
-                .unwrap_or(Path::new(self.main_dir()))
-                .to_owned(),
+            path: self.unified().unwrap_or(Path::new(self.main_dir())).to_owned(),
         })
     }
 }

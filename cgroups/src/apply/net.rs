@@ -6,10 +6,7 @@ use super::Setting;
 use crate::error::Result;
 
 pub(super) fn plan_class(resources: &LinuxResources) -> Result<Vec<Setting>> {
-    let class = resources
-        .network()
-        .as_ref()
-        .and_then(|network| network.class_id());
+    let class = resources.network().as_ref().and_then(|network| network.class_id());
     let class = class.filter(|class| *class != 0);
     let setting = |class| Setting::new("network.classID", "net_cls.classid", class);
     Ok(class.map(setting).into_iter().collect())
@@ -17,19 +14,11 @@ pub(super) fn plan_class(resources: &LinuxResources) -> Result<Vec<Setting>> {
 
 pub(super) fn plan_priorities(resources: &LinuxResources) -> Result<Vec<Setting>> {
     let network = resources.network().iter();
-    let priorities = network
-        .filter_map(|network| network.priorities().as_ref())
-        .flatten();
+    let priorities = network.filter_map(|network| network.priorities().as_ref()).flatten();
     let setting = |name: &str, priority: u32| {
-        Setting::new(
-            "network.priorities",
-            "net_prio.ifpriomap",
-            format!("{name} {priority}"),
-        )
+        Setting::new("network.priorities", "net_prio.ifpriomap", format!("{name} {priority}"))
     };
-    Ok(priorities
-        .map(|entry| setting(entry.name(), entry.priority()))
-        .collect())
+    Ok(priorities.map(|entry| setting(entry.name(), entry.priority())).collect())
 }
 
 #[cfg(test)]
@@ -39,9 +28,7 @@ mod tests {
 
     #[test]
     fn files() {
-        let priority = LinuxInterfacePriorityBuilder::default()
-            .name("eth0")
-            .priority(5_u32);
+        let priority = LinuxInterfacePriorityBuilder::default().name("eth0").priority(5_u32);
         let network = LinuxNetworkBuilder::default()
             .class_id(0x10_0001_u32)
             .priorities(vec![priority.build().unwrap()]);

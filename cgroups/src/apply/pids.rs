@@ -24,14 +24,9 @@ mod tests {
     fn limits() {
         for (limit, expected) in [(0, None), (-1, Some("max")), (100, Some("100"))] {
             let mut resources = LinuxResources::default();
-            resources.set_pids(Some(
-                LinuxPidsBuilder::default().limit(limit).build().unwrap(),
-            ));
+            resources.set_pids(Some(LinuxPidsBuilder::default().limit(limit).build().unwrap()));
             let settings = plan(&resources).unwrap();
-            assert_eq!(
-                settings.first().map(|setting| setting.value.as_str()),
-                expected
-            );
+            assert_eq!(settings.first().map(|setting| setting.value.as_str()), expected);
         }
         assert!(plan(&LinuxResources::default()).unwrap().is_empty());
     }

@@ -19,9 +19,7 @@ pub(super) fn plan(resources: &LinuxResources) -> Result<Vec<Setting>> {
         Setting::new(&format!("rdma[{name}]"), "rdma.max", value)
     };
     let all = devices.into_iter();
-    Ok(all
-        .map(|(name, limit)| setting(name, limit.hca_handles(), limit.hca_objects()))
-        .collect())
+    Ok(all.map(|(name, limit)| setting(name, limit.hca_handles(), limit.hca_objects())).collect())
 }
 
 #[cfg(test)]
@@ -31,9 +29,7 @@ mod tests {
 
     #[test]
     fn line() {
-        let limit = LinuxRdmaBuilder::default()
-            .hca_handles(3_u32)
-            .hca_objects(100_u32);
+        let limit = LinuxRdmaBuilder::default().hca_handles(3_u32).hca_objects(100_u32);
         let mut resources = LinuxResources::default();
         resources.set_rdma(Some([("mlx5_1".to_owned(), limit.build().unwrap())].into()));
         let settings = plan(&resources).unwrap();

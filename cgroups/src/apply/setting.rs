@@ -90,9 +90,7 @@ impl Setting {
         let (Some(name), Ok(value)) = (self.above, self.value.parse::<u64>()) else {
             return Ok(());
         };
-        let used = file::read(dir, name)
-            .ok()
-            .and_then(|text| text.trim().parse::<u64>().ok());
+        let used = file::read(dir, name).ok().and_then(|text| text.trim().parse::<u64>().ok());
         match used {
             Some(used) if used >= value => {
                 let hint = format!(": {used} are in use, and checkBeforeUpdate is set");
@@ -107,10 +105,7 @@ impl Setting {
         if !self.exact || now.trim() == self.value {
             return Ok(());
         }
-        let hint = format!(
-            ": the nearest value that the kernel accepts is {}",
-            now.trim()
-        );
+        let hint = format!(": the nearest value that the kernel accepts is {}", now.trim());
         Err(self.failed(dir, io::Error::from(Errno::RANGE), hint))
     }
 }
@@ -181,16 +176,11 @@ mod tests {
         fs::write(dir.path().join("io.weight"), "").unwrap();
         let weight = Setting::new("x", "io.bfq.weight", 5).or_file("io.weight");
         write_all(dir.path(), vec![weight]).unwrap();
-        assert_eq!(
-            fs::read_to_string(dir.path().join("io.weight")).unwrap(),
-            "5"
-        );
+        assert_eq!(fs::read_to_string(dir.path().join("io.weight")).unwrap(), "5");
 
         let missing = Setting::new("memory.swap", "memory.swap.max", "0");
         write_all(dir.path(), vec![missing.clone().optional()]).unwrap();
-        let error = write_all(dir.path(), vec![missing])
-            .unwrap_err()
-            .to_string();
+        let error = write_all(dir.path(), vec![missing]).unwrap_err().to_string();
         assert!(error.contains("linux.resources.memory.swap"), "{error}");
         assert!(error.contains("does not have the setting"), "{error}");
     }
@@ -204,10 +194,7 @@ mod tests {
             |value: u64| vec![Setting::new("x", "memory.max", value).above("memory.current")];
         let error = write_all(dir.path(), limit(100)).unwrap_err().to_string();
         assert!(error.contains("100 are in use"), "{error}");
-        assert_eq!(
-            fs::read_to_string(dir.path().join("memory.max")).unwrap(),
-            ""
-        );
+        assert_eq!(fs::read_to_string(dir.path().join("memory.max")).unwrap(), "");
         write_all(dir.path(), limit(101)).unwrap();
     }
 }

@@ -16,20 +16,14 @@ pub(super) fn write<'a>(
     files.sort();
     for (name, value) in files {
         let field = format!("linux.resources.unified[{name}]");
-        let refuse = |reason: &str| Error::Unsupported {
-            field: field.clone(),
-            reason: reason.to_owned(),
-        };
-        let dir = cgroup
-            .unified()
-            .ok_or_else(|| refuse("this host has no cgroup v2 hierarchy"))?;
+        let refuse =
+            |reason: &str| Error::Unsupported { field: field.clone(), reason: reason.to_owned() };
+        let dir = cgroup.unified().ok_or_else(|| refuse("this host has no cgroup v2 hierarchy"))?;
         // "controller.what" also keeps "." and ".." out.
         let controller = match name.split_once('.') {
             Some((controller, rest)) if !controller.is_empty() && !rest.is_empty() => controller,
             _ => {
-                return Err(refuse(
-                    "is no name of a cgroup v2 file (controller.setting)",
-                ));
+                return Err(refuse("is no name of a cgroup v2 file (controller.setting)"));
             }
         };
         if name.contains('/') || name.contains('\0') {
@@ -44,16 +38,9 @@ fn write_one(dir: &Path, name: &str, value: &str, field: &str, controller: &str)
     file::write(dir, name, value).map_err(|source| {
         if file::is_gone(&source) {
             let controllers = file::read(dir, "cgroup.controllers").unwrap_or_default();
-            if !controllers
-                .split_whitespace()
-                .any(|other| other == controller)
-            {
+            if !controllers.split_whitespace().any(|other| other == controller) {
                 let (field, controller) = (field.to_owned(), controller.to_owned());
-                return Error::NoController {
-                    field,
-                    controller,
-                    path: dir.to_owned(),
-                };
+                return Error::NoController { field, controller, path: dir.to_owned() };
             }
         }
         Error::Limit {
@@ -75,11 +62,7 @@ mod tests {
     #[test]
     fn names() {
         let root = tempfile::tempdir().unwrap();
-        let mount = Mount {
-            controllers: None,
-            root: root.path().to_owned(),
-            own: "".into(),
-        };
+        let mount = Mount { controllers: None, root: root.path().to_owned(), own: "".into() };
         let layout = Layout::from_mounts(vec![mount]);
         let cgroup = Cgroup::plan(&layout, Some("/c"), "c").unwrap();
         fs::create_dir(root.path().join("c")).unwrap();
@@ -91,15 +74,9 @@ mod tests {
             write(&cgroup, std::iter::once((&name, &value)))
         };
         write("memory.high").unwrap();
-        assert_eq!(
-            fs::read_to_string(root.path().join("c/memory.high")).unwrap(),
-            "7"
-        );
+        assert_eq!(fs::read_to_string(root.path().join("c/memory.high")).unwrap(), "7");
         for name in ["../memory.high", "..", ".", "memory", "/etc/x.y", ""] {
-            assert!(
-                matches!(write(name), Err(Error::Unsupported { .. })),
-                "{name}"
-            );
+            assert!(matches!(write(name), Err(Error::Unsupported { .. })), "{name}");
         }
         assert!(matches!(write("memory.nothing"), Err(Error::Limit { .. })));
         assert!(matches!(write("cpu.max"), Err(Error::NoController { .. })));

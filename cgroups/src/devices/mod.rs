@@ -89,10 +89,7 @@ pub(crate) fn install(cgroup: &Cgroup, rules: &[LinuxDeviceCgroup]) -> Result<()
             path: cgroup.main_dir().to_owned(),
         });
     };
-    install_v2(dir, &policy).map_err(|source| Error::DeviceFilter {
-        path: dir.to_owned(),
-        source,
-    })
+    install_v2(dir, &policy).map_err(|source| Error::DeviceFilter { path: dir.to_owned(), source })
 }
 
 fn install_v2(dir: &Path, policy: &Policy) -> io::Result<()> {
@@ -107,8 +104,7 @@ fn install_v2(dir: &Path, policy: &Policy) -> io::Result<()> {
         return Ok(());
     }
     bpf::attach_device_program(&cgroup, &program, None)?;
-    old.iter()
-        .try_for_each(|old| bpf::detach_device_program(&cgroup, old))
+    old.iter().try_for_each(|old| bpf::detach_device_program(&cgroup, old))
 }
 
 #[cfg(test)]
@@ -157,25 +153,12 @@ mod tests {
             let number = |part: Option<i64>| part.map_or("*".to_owned(), |n| n.to_string());
             let kind = rule.typ().unwrap().as_str().to_owned();
             let access = rule.access().clone().unwrap();
-            format!(
-                "{kind} {}:{} {access}",
-                number(rule.major()),
-                number(rule.minor())
-            )
+            format!("{kind} {}:{} {access}", number(rule.major()), number(rule.minor()))
         };
         let texts: Vec<_> = rules.iter().map(text).collect();
         assert!(rules.iter().all(|rule| rule.allow()));
-        for expected in [
-            "c *:* m",
-            "b *:* m",
-            "c 1:3 rwm",
-            "c 136:* rwm",
-            "c 10:229 rwm",
-        ] {
-            assert!(
-                texts.iter().any(|text| text == expected),
-                "{expected} in {texts:?}"
-            );
+        for expected in ["c *:* m", "b *:* m", "c 1:3 rwm", "c 136:* rwm", "c 10:229 rwm"] {
+            assert!(texts.iter().any(|text| text == expected), "{expected} in {texts:?}");
         }
         assert_eq!(rules.len(), 13);
     }

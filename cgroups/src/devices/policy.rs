@@ -39,10 +39,7 @@ impl Access {
 impl fmt::Display for Access {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         let letters = [(Self::READ, "r"), (Self::WRITE, "w"), (Self::MKNOD, "m")];
-        letters
-            .iter()
-            .filter(|(bit, _)| self.0 & bit != 0)
-            .try_for_each(|(_, l)| out.write_str(l))
+        letters.iter().filter(|(bit, _)| self.0 & bit != 0).try_for_each(|(_, l)| out.write_str(l))
     }
 }
 
@@ -95,10 +92,7 @@ impl Policy {
     pub(crate) fn new<'a>(
         rules: impl IntoIterator<Item = &'a LinuxDeviceCgroup>,
     ) -> Result<Policy> {
-        let mut policy = Policy {
-            allow_by_default: false,
-            rules: Vec::new(),
-        };
+        let mut policy = Policy { allow_by_default: false, rules: Vec::new() };
         for rule in rules {
             policy.add(rule)?;
         }
@@ -121,23 +115,14 @@ impl Policy {
         // leave the accesses out.
         let all_accesses = access == Access::ALL || text.is_empty();
         if kinds.len() == 2 && major.is_none() && minor.is_none() && all_accesses {
-            *self = Policy {
-                allow_by_default: rule.allow(),
-                rules: Vec::new(),
-            };
+            *self = Policy { allow_by_default: rule.allow(), rules: Vec::new() };
             return Ok(());
         }
         if access.0 == 0 {
             return Ok(());
         }
         for kind in kinds {
-            self.push(Rule {
-                allow: rule.allow(),
-                kind: *kind,
-                major,
-                minor,
-                access,
-            });
+            self.push(Rule { allow: rule.allow(), kind: *kind, major, minor, access });
         }
         Ok(())
     }
@@ -155,10 +140,7 @@ impl Policy {
                 return;
             }
         } else if self.one_sort(rule.allow)
-            && let Some(other) = self
-                .rules
-                .iter_mut()
-                .find(|other| other.same_devices(&rule))
+            && let Some(other) = self.rules.iter_mut().find(|other| other.same_devices(&rule))
         {
             other.access.0 |= rule.access.0;
             return;
@@ -241,10 +223,7 @@ mod tests {
         let deny_5_1 = r#"{"allow":false,"type":"c","major":5,"minor":1,"access":"w"}"#;
         let deny_5 = r#"{"allow":false,"type":"c","major":5,"access":"rwm"}"#;
         assert_eq!(rules(deny_5_1), [""; 0]);
-        assert_eq!(
-            rules(&format!("{allow_5_1},{deny_5_1}")),
-            ["+Some(5):Some(1) r"]
-        );
+        assert_eq!(rules(&format!("{allow_5_1},{deny_5_1}")), ["+Some(5):Some(1) r"]);
         assert_eq!(rules(&format!("{allow_5_1},{deny_5}")), [""; 0]);
         let hole = ["+Some(5):None rw", "-Some(5):Some(1) w"];
         assert_eq!(rules(&format!("{allow_5},{deny_5_1}")), hole);

@@ -33,10 +33,7 @@ const EXIT: u8 = 0x95;
 pub(super) fn build(policy: &Policy) -> Vec<Instruction> {
     let mut program = vec![
         load(KIND, 0),
-        Instruction {
-            src: KIND,
-            ..op(MOVE_REGISTER, ASKED, 0)
-        },
+        Instruction { src: KIND, ..op(MOVE_REGISTER, ASKED, 0) },
         op(SHIFT_RIGHT, ASKED, 16),
         op(AND, KIND, 0xffff),
         load(MAJOR, 4),
@@ -63,10 +60,7 @@ fn one(rule: &Rule) -> Vec<Instruction> {
         code.extend([op(AND, ASKED, !accesses), op(JUMP_NOT_EQUAL, ASKED, 0)]);
     } else if !rule.allow && rule.access != Access::ALL {
         code.extend([
-            Instruction {
-                src: ASKED,
-                ..op(MOVE_REGISTER, SCRATCH, 0)
-            },
+            Instruction { src: ASKED, ..op(MOVE_REGISTER, SCRATCH, 0) },
             op(AND, SCRATCH, accesses),
             op(JUMP_EQUAL, SCRATCH, 0),
         ]);
@@ -87,21 +81,11 @@ fn verdict(allow: bool) -> [Instruction; 2] {
 }
 
 fn load(register: u8, offset: i16) -> Instruction {
-    Instruction {
-        src: CONTEXT,
-        offset,
-        ..op(LOAD_WORD, register, 0)
-    }
+    Instruction { src: CONTEXT, offset, ..op(LOAD_WORD, register, 0) }
 }
 
 fn op(code: u8, dst: u8, immediate: i32) -> Instruction {
-    Instruction {
-        code,
-        dst,
-        src: 0,
-        offset: 0,
-        immediate,
-    }
+    Instruction { code, dst, src: 0, offset: 0, immediate }
 }
 
 #[cfg(test)]
@@ -143,18 +127,11 @@ mod tests {
         let bits: u32 = access
             .chars()
             .map(|c| {
-                [("m", 1), ("r", 2), ("w", 4)]
-                    .iter()
-                    .find(|(l, _)| l.starts_with(c))
-                    .unwrap()
-                    .1
+                [("m", 1), ("r", 2), ("w", 4)].iter().find(|(l, _)| l.starts_with(c)).unwrap().1
             })
             .sum();
         let kind = if kind == 'b' { 1 } else { 2 };
-        run(
-            &build(&Policy::new(&rules).unwrap()),
-            [bits << 16 | kind, major, minor],
-        )
+        run(&build(&Policy::new(&rules).unwrap()), [bits << 16 | kind, major, minor])
     }
 
     const DOCKER: &str = r#"[{"allow":false,"access":"rwm"},
@@ -211,20 +188,7 @@ mod tests {
     #[test]
     fn everything_and_nothing() {
         assert!(!allowed("[]", 'c', 1, 3, "r"));
-        assert!(allowed(
-            r#"[{"allow":true,"access":"rwm"}]"#,
-            'b',
-            8,
-            0,
-            "rwm"
-        ));
-        assert_eq!(
-            build(&Policy {
-                allow_by_default: true,
-                rules: Vec::new()
-            })
-            .len(),
-            8
-        );
+        assert!(allowed(r#"[{"allow":true,"access":"rwm"}]"#, 'b', 8, 0, "rwm"));
+        assert_eq!(build(&Policy { allow_by_default: true, rules: Vec::new() }).len(), 8);
     }
 }

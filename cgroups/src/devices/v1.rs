@@ -31,31 +31,21 @@ pub(super) fn install(dir: &Path, policy: &Policy) -> Result<()> {
     };
     if policy.allow_by_default {
         write("devices.allow", "a")?;
-        return wanted
-            .iter()
-            .try_for_each(|entry| write("devices.deny", entry));
+        return wanted.iter().try_for_each(|entry| write("devices.deny", entry));
     }
     let list = file::read(dir, "devices.list")
         .map_err(|source| failed(dir, "devices.list", "", source))?;
     let now: BTreeSet<String> = list.lines().map(|line| line.trim().to_owned()).collect();
     if now.contains(EVERYTHING) {
         write("devices.deny", "a")?;
-        return wanted
-            .iter()
-            .try_for_each(|entry| write("devices.allow", entry));
+        return wanted.iter().try_for_each(|entry| write("devices.allow", entry));
     }
     // What is taken away may be a part of what is to stay ("c 5:* r" and "c 5:1 rw"), so the
     // wanted entries are all given after it, also those already there.
     let extra: Vec<_> = now.difference(&wanted).collect();
-    extra
-        .iter()
-        .try_for_each(|entry| write("devices.deny", entry))?;
-    let missing = wanted
-        .iter()
-        .filter(|entry| !extra.is_empty() || !now.contains(*entry));
-    missing
-        .into_iter()
-        .try_for_each(|entry| write("devices.allow", entry))
+    extra.iter().try_for_each(|entry| write("devices.deny", entry))?;
+    let missing = wanted.iter().filter(|entry| !extra.is_empty() || !now.contains(*entry));
+    missing.into_iter().try_for_each(|entry| write("devices.allow", entry))
 }
 
 /// A rule as the kernel writes and reads it: `c 1:3 rwm`.
@@ -65,18 +55,8 @@ fn entry(rule: &Rule) -> String {
         Kind::Block => 'b',
         Kind::Char => 'c',
     };
-    let Rule {
-        major,
-        minor,
-        access,
-        ..
-    } = rule;
-    format!(
-        "{kind} {}:{} {}",
-        number(*major),
-        number(*minor),
-        Access(access.0)
-    )
+    let Rule { major, minor, access, .. } = rule;
+    format!("{kind} {}:{} {}", number(*major), number(*minor), Access(access.0))
 }
 
 fn failed(dir: &Path, name: &str, value: &str, source: io::Error) -> Error {

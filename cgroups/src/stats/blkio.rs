@@ -82,12 +82,7 @@ fn v2(dir: &Path) -> Blkio {
                 _ => continue,
             };
             if let Ok(value) = value.parse() {
-                list.push(BlkioEntry {
-                    major,
-                    minor,
-                    op: op.to_owned(),
-                    value,
-                });
+                list.push(BlkioEntry { major, minor, op: op.to_owned(), value });
             }
         }
     }
@@ -98,16 +93,10 @@ fn v2(dir: &Path) -> Blkio {
 fn v1(dir: &Path) -> Blkio {
     let first = |names: &[&str]| {
         let lists = names.iter().map(|name| entries(dir, name));
-        lists
-            .into_iter()
-            .find(|list| !list.is_empty())
-            .unwrap_or_default()
+        lists.into_iter().find(|list| !list.is_empty()).unwrap_or_default()
     };
     let bfq_or_cfq = |what: &str| {
-        let names = [
-            format!("blkio.bfq.{what}_recursive"),
-            format!("blkio.{what}_recursive"),
-        ];
+        let names = [format!("blkio.bfq.{what}_recursive"), format!("blkio.{what}_recursive")];
         first(&[&names[0], &names[1]])
     };
     Blkio {
@@ -144,12 +133,7 @@ fn entries(dir: &Path, name: &str) -> Vec<BlkioEntry> {
             _ => return None,
         };
         let (major, minor) = device(number)?;
-        Some(BlkioEntry {
-            major,
-            minor,
-            op: op.to_owned(),
-            value: value.parse().ok()?,
-        })
+        Some(BlkioEntry { major, minor, op: op.to_owned(), value: value.parse().ok()? })
     };
     text.lines().filter_map(entry).collect()
 }
@@ -169,15 +153,8 @@ mod tests {
     fn v2_lines() {
         let dir = tempfile::tempdir().unwrap();
         let stat = "8:16 rbytes=10 wbytes=20 rios=1 wios=2 dbytes=0 dios=0\n253:0\n";
-        let blkio = container(dir.path(), &[], &[("io.stat", stat)])
-            .stats()
-            .blkio;
-        let entry = |op: &str, value| BlkioEntry {
-            major: 8,
-            minor: 16,
-            op: op.to_owned(),
-            value,
-        };
+        let blkio = container(dir.path(), &[], &[("io.stat", stat)]).stats().blkio;
+        let entry = |op: &str, value| BlkioEntry { major: 8, minor: 16, op: op.to_owned(), value };
         let bytes = [entry("Read", 10), entry("Write", 20), entry("Discard", 0)];
         assert_eq!(blkio.io_service_bytes_recursive, bytes);
         assert_eq!(blkio.io_serviced_recursive[1], entry("Write", 2));
@@ -188,10 +165,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = [
             ("blkio/blkio.bfq.io_service_bytes_recursive", "Total 0\n"),
-            (
-                "blkio/blkio.throttle.io_service_bytes",
-                "8:0 Read 5\n8:0 Total 5\nTotal 5\n",
-            ),
+            ("blkio/blkio.throttle.io_service_bytes", "8:0 Read 5\n8:0 Total 5\nTotal 5\n"),
             ("blkio/blkio.sectors_recursive", "8:0 77\n"),
         ];
         let blkio = container(dir.path(), &files, &[]).stats().blkio;

@@ -99,15 +99,12 @@ pub struct CpuSet {
 pub(super) fn usage(cgroup: &Cgroup) -> Cpu {
     let v2 = pairs(cgroup.unified(), "cpu.stat");
     let nanoseconds = |key: &str| value_of(&v2, key).map(|us| us * 1000);
-    let usage = cgroup
-        .v1_dir("cpuacct")
-        .map(usage_v1)
-        .unwrap_or_else(|| CpuUsage {
-            total: nanoseconds("usage_usec"),
-            kernel: nanoseconds("system_usec"),
-            user: nanoseconds("user_usec"),
-            ..CpuUsage::default()
-        });
+    let usage = cgroup.v1_dir("cpuacct").map(usage_v1).unwrap_or_else(|| CpuUsage {
+        total: nanoseconds("usage_usec"),
+        kernel: nanoseconds("system_usec"),
+        user: nanoseconds("user_usec"),
+        ..CpuUsage::default()
+    });
     let throttling = match cgroup.v1_dir("cpu") {
         Some(dir) => {
             let v1 = pairs(Some(dir), "cpu.stat");
@@ -123,19 +120,13 @@ pub(super) fn usage(cgroup: &Cgroup) -> Cpu {
             throttled_time: nanoseconds("throttled_usec"),
         },
     };
-    Cpu {
-        usage,
-        throttling,
-        psi: None,
-    }
+    Cpu { usage, throttling, psi: None }
 }
 
 fn usage_v1(dir: &Path) -> CpuUsage {
     let percpu = |name: &str| -> Vec<u64> {
         let text = file::read(dir, name).unwrap_or_default();
-        text.split_whitespace()
-            .filter_map(|number| number.parse().ok())
-            .collect()
+        text.split_whitespace().filter_map(|number| number.parse().ok()).collect()
     };
     CpuUsage {
         total: number(Some(dir), "cpuacct.usage"),
@@ -149,9 +140,7 @@ fn usage_v1(dir: &Path) -> CpuUsage {
 
 pub(super) fn set(cgroup: &Cgroup) -> CpuSet {
     let list = |dir: Option<&Path>, name: &str| {
-        dir.and_then(|dir| file::read(dir, name).ok())
-            .map(|text| ranges(&text))
-            .unwrap_or_default()
+        dir.and_then(|dir| file::read(dir, name).ok()).map(|text| ranges(&text)).unwrap_or_default()
     };
     let Some(dir) = cgroup.v1_dir("cpuset") else {
         return CpuSet {
@@ -221,10 +210,7 @@ mod tests {
             ("cpuacct/cpuacct.usage", "33\n"),
             ("cpuacct/cpuacct.usage_percpu", "11 22 \n"),
             ("cpuacct/cpuacct.usage_user", "30\n"),
-            (
-                "cpu/cpu.stat",
-                "nr_periods 5\nnr_throttled 2\nthrottled_time 7\n",
-            ),
+            ("cpu/cpu.stat", "nr_periods 5\nnr_throttled 2\nthrottled_time 7\n"),
         ];
         let stats = container(dir.path(), &v1, &[("cpu.stat", "usage_usec 999\n")]).stats();
         assert_eq!(stats.cpu.usage.total, Some(33));

@@ -70,9 +70,6 @@ mod tests {
         ];
         let hugetlb = container(dir.path(), &[], &files).stats().hugetlb;
         assert_eq!(hugetlb.keys().collect::<Vec<_>>(), ["1GB", "2MB"]);
-        assert_eq!(
-            (hugetlb["2MB"].usage, hugetlb["2MB"].failcnt),
-            (Some(4_194_304), Some(6))
-        );
+        assert_eq!((hugetlb["2MB"].usage, hugetlb["2MB"].failcnt), (Some(4_194_304), Some(6)));
     }
 }

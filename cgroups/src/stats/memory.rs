@@ -89,10 +89,7 @@ fn v2(dir: &Path) -> Memory {
     // v2 counts swap alone; the sum is what readers of these numbers know from v1.
     let plus = |memory: Option<u64>, swap: Option<u64>| Some(memory?.saturating_add(swap?));
     let swap = MemoryEntry {
-        limit: plus(
-            usage.limit,
-            limit(dir, "memory.swap.max").map(Limit::or_largest),
-        ),
+        limit: plus(usage.limit, limit(dir, "memory.swap.max").map(Limit::or_largest)),
         usage: plus(usage.usage, number(dir, "memory.swap.current")),
         max: None,
         failcnt: value_of(&pairs(dir, "memory.swap.events"), "max"),
@@ -123,14 +120,8 @@ mod tests {
             ("memory.events", "low 0\nhigh 0\nmax 4\noom 1\n"),
         ];
         let memory = container(dir.path(), &[], &files).stats().memory;
-        assert_eq!(
-            (memory.usage.limit, memory.usage.usage),
-            (Some(1000), Some(300))
-        );
-        assert_eq!(
-            (memory.swap.limit, memory.swap.usage),
-            (Some(1500), Some(320))
-        );
+        assert_eq!((memory.usage.limit, memory.usage.usage), (Some(1000), Some(300)));
+        assert_eq!((memory.swap.limit, memory.swap.usage), (Some(1500), Some(320)));
         assert_eq!((memory.cache, memory.usage.failcnt), (Some(90), Some(4)));
         assert_eq!(memory.raw["anon"], 200);
     }
@@ -140,10 +131,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let files = [("memory.max", "max\n"), ("memory.swap.max", "max\n")];
         let memory = container(dir.path(), &[], &files).stats().memory;
-        assert_eq!(
-            (memory.usage.limit, memory.swap.limit),
-            (Some(u64::MAX), Some(u64::MAX))
-        );
+        assert_eq!((memory.usage.limit, memory.swap.limit), (Some(u64::MAX), Some(u64::MAX)));
     }
 
     #[test]
@@ -155,13 +143,8 @@ mod tests {
             ("memory/memory.memsw.usage_in_bytes", "320\n"),
             ("memory/memory.stat", "cache 10\ntotal_cache 12\n"),
         ];
-        let memory = container(dir.path(), &files, &[("memory.current", "9\n")])
-            .stats()
-            .memory;
-        assert_eq!(
-            (memory.usage.usage, memory.swap.usage),
-            (Some(300), Some(320))
-        );
+        let memory = container(dir.path(), &files, &[("memory.current", "9\n")]).stats().memory;
+        assert_eq!((memory.usage.usage, memory.swap.usage), (Some(300), Some(320)));
         assert_eq!((memory.cache, memory.kernel.usage), (Some(12), None));
     }
 }

@@ -48,20 +48,11 @@ impl Cgroup {
         let unified = self.unified();
         let pressure = |name: &str| unified.and_then(|dir| read::pressure(dir, name));
         Stats {
-            cpu: Cpu {
-                psi: pressure("cpu.pressure"),
-                ..cpu::usage(self)
-            },
+            cpu: Cpu { psi: pressure("cpu.pressure"), ..cpu::usage(self) },
             cpuset: cpu::set(self),
-            memory: Memory {
-                psi: pressure("memory.pressure"),
-                ..memory::usage(self)
-            },
+            memory: Memory { psi: pressure("memory.pressure"), ..memory::usage(self) },
             pids: pids::usage(self),
-            blkio: Blkio {
-                psi: pressure("io.pressure"),
-                ..blkio::usage(self)
-            },
+            blkio: Blkio { psi: pressure("io.pressure"), ..blkio::usage(self) },
             hugetlb: hugetlb::usage(self),
         }
     }

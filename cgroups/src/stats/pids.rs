@@ -23,10 +23,7 @@ pub(super) fn usage(cgroup: &Cgroup) -> Pids {
         Some(Limit::At(value)) => Some(value),
         Some(Limit::None) | None => None,
     };
-    Pids {
-        current: number(dir, "pids.current"),
-        limit,
-    }
+    Pids { current: number(dir, "pids.current"), limit }
 }
 
 #[cfg(test)]

@@ -44,9 +44,7 @@ impl Limit {
 
 /// A file of `key value` lines.
 pub(super) fn pairs(dir: Option<&Path>, name: &str) -> Vec<(String, u64)> {
-    let text = dir
-        .and_then(|dir| file::read(dir, name).ok())
-        .unwrap_or_default();
+    let text = dir.and_then(|dir| file::read(dir, name).ok()).unwrap_or_default();
     let pair = |line: &str| {
         let (key, value) = line.split_once(' ')?;
         Some((key.to_owned(), value.trim().parse().ok()?))
@@ -56,10 +54,7 @@ pub(super) fn pairs(dir: Option<&Path>, name: &str) -> Vec<(String, u64)> {
 
 /// The value of one key.
 pub(super) fn value_of(pairs: &[(String, u64)], key: &str) -> Option<u64> {
-    pairs
-        .iter()
-        .find(|(name, _)| name == key)
-        .map(|(_, value)| *value)
+    pairs.iter().find(|(name, _)| name == key).map(|(_, value)| *value)
 }
 
 /// How much tasks have been waiting for a resource (Documentation/accounting/psi.rst).
@@ -100,8 +95,5 @@ pub(super) fn pressure(dir: &Path, name: &str) -> Option<Pressure> {
             total: value("total")?.parse().ok()?,
         })
     };
-    Some(Pressure {
-        some: line("some ")?,
-        full: line("full ").unwrap_or_default(),
-    })
+    Some(Pressure { some: line("some ")?, full: line("full ").unwrap_or_default() })
 }

@@ -32,10 +32,7 @@ impl Sandbox {
             }
         }
         let whole = Cgroup::plan(&host, Some(&format!("/{name}")), "x").unwrap();
-        Sandbox {
-            layout: host.below(Path::new(&name)),
-            whole,
-        }
+        Sandbox { layout: host.below(Path::new(&name)), whole }
     }
 
     pub fn plan(&self, path: &str) -> Cgroup {
@@ -52,9 +49,7 @@ impl Sandbox {
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
-        self.whole
-            .kill_all(9)
-            .expect("end the processes of the test");
+        self.whole.kill_all(9).expect("end the processes of the test");
         self.whole.remove().expect("remove the test's cgroup");
     }
 }
@@ -76,9 +71,7 @@ impl Process {
     /// A shell that starts with `script` only when [`Process::go`] is called.
     pub fn gated(script: &str) -> Process {
         let mut command = Command::new("sh");
-        command
-            .args(["-c", &format!("read line; {script}")])
-            .stdin(Stdio::piped());
+        command.args(["-c", &format!("read line; {script}")]).stdin(Stdio::piped());
         Process(command.spawn().unwrap())
     }
 
