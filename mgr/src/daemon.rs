@@ -85,8 +85,8 @@ fn enter_run_dir(wanted: Option<&Path>) -> anyhow::Result<()> {
     if paths::run_dir() == wanted {
         return Ok(());
     }
-    let error = Command::new("/proc/self/exe")
-        .arg0("sysbox-mgr")
+    let program = std::env::current_exe().context("--run-dir")?;
+    let error = Command::new(program)
         .args(std::env::args_os().skip(1))
         .env(paths::RUN_DIR_VARIABLE, &wanted)
         .exec();
@@ -133,13 +133,7 @@ fn single_instance(path: &PathBuf) -> anyhow::Result<File> {
 /// Some descriptors are held for each container; the usual soft limit of 1024 would be soon reached.
 fn raise_descriptor_limit() {
     let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(e) = setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: maximum,
-            maximum,
-        },
-    ) {
+    if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
         tracing::warn!("raising the limit of open files: {e}");
     }
 }

@@ -18,10 +18,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error without advice.
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            remedy: String::new(),
-        }
+        Self { message: message.into(), remedy: String::new() }
     }
 
     /// Adds advice.
@@ -34,10 +31,7 @@ impl Error {
 
 impl From<Error> for proto::Error {
     fn from(error: Error) -> Self {
-        Self {
-            message: error.message,
-            remedy: error.remedy,
-        }
+        Self { message: error.message, remedy: error.remedy }
     }
 }
 

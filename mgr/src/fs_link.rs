@@ -77,9 +77,7 @@ impl FsLink {
         let shared = Arc::new(Shared::default());
         let link = Self(Arc::clone(&shared));
         let worker = link.clone();
-        std::thread::Builder::new()
-            .name("fs-link".into())
-            .spawn(move || worker.run(&added))?;
+        std::thread::Builder::new().name("fs-link".into()).spawn(move || worker.run(&added))?;
         Ok(link)
     }
 
@@ -92,17 +90,13 @@ impl FsLink {
 
     /// Adds a container that lives already: as soon as `sysbox-fs` runs.
     pub fn add_later(&self, request: proto::AddContainer) {
-        lock(&self.0.calls)
-            .later
-            .insert(request.id.clone(), Later::Add(request));
+        lock(&self.0.calls).later.insert(request.id.clone(), Later::Add(request));
         self.0.changed.notify_all();
     }
 
     /// Makes `sysbox-fs` forget a container as soon as it runs, without waiting for it.
     pub fn remove_later(&self, id: &str) {
-        lock(&self.0.calls)
-            .later
-            .insert(id.to_owned(), Later::Remove);
+        lock(&self.0.calls).later.insert(id.to_owned(), Later::Remove);
         self.0.changed.notify_all();
     }
 
@@ -112,9 +106,7 @@ impl FsLink {
         turn.cancel_later();
         if let Err(e) = FsClient::connect().and_then(|client| client.remove_container(id)) {
             tracing::debug!(container = id, "told to sysbox-fs later: {e}");
-            lock(&self.0.calls)
-                .later
-                .insert(id.to_owned(), Later::Remove);
+            lock(&self.0.calls).later.insert(id.to_owned(), Later::Remove);
         }
         drop(turn);
     }
@@ -127,38 +119,21 @@ impl FsLink {
             .wait_while(lock(&self.0.calls), |calls| calls.busy.contains(id))
             .unwrap_or_else(PoisonError::into_inner);
         calls.busy.insert(id.to_owned());
-        Turn {
-            shared: Arc::clone(&self.0),
-            id: id.to_owned(),
-        }
+        Turn { shared: Arc::clone(&self.0), id: id.to_owned() }
     }
 
     /// One of the calls that wait and can be made.
     fn next(&self) -> (Turn, Later) {
         let mut calls = lock(&self.0.calls);
         loop {
-            let ready = calls
-                .later
-                .keys()
-                .find(|id| !calls.busy.contains(*id))
-                .cloned();
+            let ready = calls.later.keys().find(|id| !calls.busy.contains(*id)).cloned();
             if let Some(id) = ready
                 && let Some(later) = calls.later.remove(&id)
             {
                 calls.busy.insert(id.clone());
-                return (
-                    Turn {
-                        shared: Arc::clone(&self.0),
-                        id,
-                    },
-                    later,
-                );
+                return (Turn { shared: Arc::clone(&self.0), id }, later);
             }
-            calls = self
-                .0
-                .changed
-                .wait(calls)
-                .unwrap_or_else(PoisonError::into_inner);
+            calls = self.0.changed.wait(calls).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -177,10 +152,7 @@ impl FsLink {
                 }
                 Err(e @ (IpcError::NotRunning { .. } | IpcError::Io { .. })) => {
                     tracing::debug!(container = turn.id, "sysbox-fs is tried again: {e}");
-                    lock(&self.0.calls)
-                        .later
-                        .entry(turn.id.clone())
-                        .or_insert(later);
+                    lock(&self.0.calls).later.entry(turn.id.clone()).or_insert(later);
                     drop(turn);
                     std::thread::sleep(RETRY);
                 }

@@ -13,9 +13,7 @@ use crate::registry::Cgroups;
 /// The paths were told by the runtime. Only those are touched that end in the container's id (and
 /// lie in a mounted cgroup hierarchy): a path that is shared, or was told wrongly, is left alone.
 pub fn remove(id: &str, cgroups: &Cgroups, state_dir: &Path) {
-    let dirs = std::iter::once(&cgroups.unified)
-        .chain(cgroups.v1.values())
-        .map(PathBuf::from);
+    let dirs = std::iter::once(&cgroups.unified).chain(cgroups.v1.values()).map(PathBuf::from);
     let dirs: Vec<_> = dirs.filter(|dir| is_of(dir, id) && dir.is_dir()).collect();
     if !dirs.is_empty() {
         match Layout::detect() {
@@ -68,14 +66,7 @@ mod tests {
     #[test]
     fn only_directories_of_the_container_are_touched() {
         assert!(is_of(Path::new("/sys/fs/cgroup/docker/abc"), "abc"));
-        for other in [
-            "/sys/fs/cgroup/docker",
-            "abc",
-            "/x/../abc",
-            "/x/abc/..",
-            "/",
-            "",
-        ] {
+        for other in ["/sys/fs/cgroup/docker", "abc", "/x/../abc", "/x/abc/..", "/", ""] {
             assert!(!is_of(Path::new(other), "abc"), "{other}");
         }
     }

@@ -51,9 +51,7 @@ impl AfterLooks {
         let group = Arc::new(Fanotify::init(flags, event_flags)?);
         let views = Arc::new(Views::default());
         let (g, v) = (Arc::clone(&group), Arc::clone(&views));
-        std::thread::Builder::new()
-            .name("looks-after".into())
-            .spawn(move || run(&g, &v))?;
+        std::thread::Builder::new().name("looks-after".into()).spawn(move || run(&g, &v))?;
         Ok(Self { group, views })
     }
 
@@ -108,9 +106,7 @@ fn run(group: &Fanotify, views: &Views) {
             if due && let Some(view) = lock(views).get(device).cloned() {
                 let work = move || view.refresh();
                 // If no thread can be made now, the next look tries again.
-                let _ = std::thread::Builder::new()
-                    .name("refresh".into())
-                    .spawn(work);
+                let _ = std::thread::Builder::new().name("refresh".into()).spawn(work);
             }
             !due
         });
@@ -118,10 +114,7 @@ fn run(group: &Fanotify, views: &Views) {
         let events = next_events(group, due.map(|due| due.saturating_duration_since(now)));
         let now = Instant::now();
         for event in events {
-            let device = event
-                .fd()
-                .and_then(|fd| fstat(fd.as_fd()).ok())
-                .map(|s| s.st_dev);
+            let device = event.fd().and_then(|fd| fstat(fd.as_fd()).ok()).map(|s| s.st_dev);
             let views = lock(views);
             let seen: Vec<u64> = match device.filter(|d| views.contains_key(d)) {
                 Some(device) => vec![device],
@@ -131,10 +124,7 @@ fn run(group: &Fanotify, views: &Views) {
             };
             drop(views);
             for device in seen {
-                let look = Look {
-                    quiet: now + QUIET,
-                    latest: now + LONGEST,
-                };
+                let look = Look { quiet: now + QUIET, latest: now + LONGEST };
                 looks.entry(device).or_insert(look).quiet = now + QUIET;
             }
         }

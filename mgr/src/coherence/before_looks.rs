@@ -46,9 +46,7 @@ impl BeforeLooks {
         let group = Arc::new(Fanotify::init(flags, event_flags)?);
         let views = Arc::new(Views::default());
         let (g, v) = (Arc::clone(&group), Arc::clone(&views));
-        std::thread::Builder::new()
-            .name("looks-before".into())
-            .spawn(move || run(&g, &v))?;
+        std::thread::Builder::new().name("looks-before".into()).spawn(move || run(&g, &v))?;
         Ok(Self { group, views })
     }
 
@@ -71,9 +69,7 @@ impl BeforeLooks {
     }
 
     fn mark(&self, what: MarkFlags, lower: &File) -> io::Result<()> {
-        Ok(self
-            .group
-            .mark(what, MaskFlags::FAN_OPEN_PERM, lower, None::<&str>)?)
+        Ok(self.group.mark(what, MaskFlags::FAN_OPEN_PERM, lower, None::<&str>)?)
     }
 }
 
@@ -123,9 +119,7 @@ fn run(group: &Arc<Fanotify>, views: &Views) {
             }
             waiting.pop_front();
         }
-        let timeout = waiting
-            .front()
-            .map(|q| q.deadline.saturating_duration_since(now));
+        let timeout = waiting.front().map(|q| q.deadline.saturating_duration_since(now));
         for event in next_events(group, timeout) {
             if let Some(question) = ask(group, views, event) {
                 waiting.push_back(question);
@@ -138,20 +132,15 @@ fn run(group: &Arc<Fanotify>, views: &Views) {
 fn ask(group: &Arc<Fanotify>, views: &Views, event: FanotifyEvent) -> Option<Arc<Question>> {
     let id = event.fd().and_then(|fd| file_id(fd).ok());
     let view = id.and_then(|id| lock(views).get(&id).cloned());
-    let question = Arc::new(Question {
-        event: Mutex::new(Some(event)),
-        deadline: Instant::now() + PATIENCE,
-    });
+    let question =
+        Arc::new(Question { event: Mutex::new(Some(event)), deadline: Instant::now() + PATIENCE });
     let (q, g) = (Arc::clone(&question), Arc::clone(group));
     let refreshing = view.and_then(|view| {
         let work = move || {
             view.refresh();
             q.allow(&g);
         };
-        std::thread::Builder::new()
-            .name("refresh".into())
-            .spawn(work)
-            .ok()
+        std::thread::Builder::new().name("refresh".into()).spawn(work).ok()
     });
     if refreshing.is_none() {
         question.allow(group);

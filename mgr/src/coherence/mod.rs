@@ -44,7 +44,8 @@ use before_looks::BeforeLooks;
 pub struct Coherence {
     before: Option<BeforeLooks>,
     after: Option<AfterLooks>,
-    watched: Mutex<HashMap<String, Watched>>,
+    /// By the key of the registration.
+    watched: Mutex<HashMap<u32, Watched>>,
 }
 
 /// How one container is watched; dropping it does not end the watch, [`Coherence::forget`] does.
@@ -76,30 +77,26 @@ impl Coherence {
     /// Keeps a container's root coherent until [`forget`](Self::forget).
     ///
     /// `rootfs`: path of the engine's mount, which the view holds by descriptor.
-    pub fn watch(&self, id: &str, view: Arc<View>, rootfs: &Path) {
+    pub fn watch(&self, key: u32, view: Arc<View>, rootfs: &Path) {
         let lower = self.before.as_ref().zip(docker_lower(&view, rootfs));
         let watched = match lower {
             Some((before, file)) => before.add(&file, &view).map(|()| Some(file)),
-            None => self
-                .after
-                .as_ref()
-                .map_or(Ok(()), |after| after.add(&view))
-                .map(|()| None),
+            None => self.after.as_ref().map_or(Ok(()), |after| after.add(&view)).map(|()| None),
         };
         match watched {
             Ok(lower) => {
-                lock(&self.watched).insert(id.to_owned(), Watched { view, lower });
+                lock(&self.watched).insert(key, Watched { view, lower });
             }
             Err(e) => tracing::warn!(
-                container = id,
-                "its root file system cannot be watched for looks of the engine: {e}"
+                rootfs = %rootfs.display(),
+                "cannot be watched for looks of the engine: {e}"
             ),
         }
     }
 
     /// Ends the watch. The views are brought up to date once more.
-    pub fn forget(&self, id: &str) {
-        let Some(Watched { view, lower }) = lock(&self.watched).remove(id) else {
+    pub fn forget(&self, key: u32) {
+        let Some(Watched { view, lower }) = lock(&self.watched).remove(&key) else {
             return;
         };
         match (lower, &self.before, &self.after) {

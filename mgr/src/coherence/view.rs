@@ -70,9 +70,7 @@ impl View {
         }
         *busy = true;
         drop(busy);
-        let container = lock(&self.container)
-            .as_ref()
-            .and_then(|fd| fd.try_clone().ok());
+        let container = lock(&self.container).as_ref().and_then(|fd| fd.try_clone().ok());
         for (whose, fd) in [
             ("engine", Some(self.engine.as_fd())),
             ("container", container.as_ref().map(AsFd::as_fd)),
@@ -88,10 +86,6 @@ impl View {
 
 /// Drops all unused directory entries of an overlay; see the module documentation.
 fn forget(fd: BorrowedFd<'_>) -> io::Result<()> {
-    let context = fspick(
-        fd,
-        "",
-        FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC,
-    )?;
+    let context = fspick(fd, "", FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC)?;
     Ok(fsconfig_reconfigure(context.as_fd())?)
 }

@@ -31,11 +31,7 @@ impl SubidFiles {
     /// The pool of ids that the files give us now.
     pub fn pool(&self) -> Result<Pool> {
         let owned = self.owned();
-        Ok(Pool::new(
-            &read(&self.uids)?.entries,
-            &read(&self.gids)?.entries,
-            owned,
-        ))
+        Ok(Pool::new(&read(&self.uids)?.entries, &read(&self.gids)?.entries, owned))
     }
 
     /// Like [`pool`](Self::pool); gives our user entries first if the pool would be empty.
@@ -62,11 +58,7 @@ impl SubidFiles {
         let (uids, gids) = (self.uids.display(), self.gids.display());
         let taken = || -> Result<Vec<IdRange>> {
             let (u, g) = (read(&self.uids)?, read(&self.gids)?);
-            Ok(u.entries
-                .iter()
-                .chain(&g.entries)
-                .map(|e| e.range)
-                .collect())
+            Ok(u.entries.iter().chain(&g.entries).map(|e| e.range).collect())
         };
         match taken().ok().and_then(|taken| subid::free_block(&taken)) {
             Some(b) => format!(
@@ -82,10 +74,7 @@ impl SubidFiles {
     /// Entries may name the user by name or by uid.
     fn owned(&self) -> impl Fn(&str) -> bool + use<> {
         let name = self.user.clone();
-        let uid = nix::unistd::User::from_name(&name)
-            .ok()
-            .flatten()
-            .map(|u| u.uid.to_string());
+        let uid = nix::unistd::User::from_name(&name).ok().flatten().map(|u| u.uid.to_string());
         move |owner| owner == name || uid.as_deref() == Some(owner)
     }
 
@@ -99,10 +88,9 @@ impl SubidFiles {
         // Read again: somebody may have written while we waited for the lock.
         let (uids, gids) = (read(&self.uids)?, read(&self.gids)?);
         let (new_uids, new_gids, block) = self.missing_entries(&uids, &gids)?;
-        for (path, old, new) in [
-            (&self.uids, &uids.text, new_uids),
-            (&self.gids, &gids.text, new_gids),
-        ] {
+        for (path, old, new) in
+            [(&self.uids, &uids.text, new_uids), (&self.gids, &gids.text, new_gids)]
+        {
             if *old != new {
                 replace(path, &new).doing(doing(path, "adding an entry to"))?;
                 tracing::info!(file = %path.display(), ids = %block, user = self.user, "added an entry");
@@ -121,13 +109,8 @@ impl SubidFiles {
         let owned = self.owned();
         let alone = |have: &Contents, lack: &Contents| {
             let free = |r: IdRange| !lack.entries.iter().any(|e| e.range.overlaps(r));
-            let own = have
-                .entries
-                .iter()
-                .filter(|e| owned(&e.owner))
-                .map(|e| e.range);
-            own.filter(|r| r.start() > 0 && free(*r))
-                .max_by_key(|r| r.count())
+            let own = have.entries.iter().filter(|e| owned(&e.owner)).map(|e| e.range);
+            own.filter(|r| r.start() > 0 && free(*r)).max_by_key(|r| r.count())
         };
         if let Some(range) = alone(uids, gids) {
             return Ok((
@@ -143,12 +126,7 @@ impl SubidFiles {
                 range,
             ));
         }
-        let taken: Vec<_> = uids
-            .entries
-            .iter()
-            .chain(&gids.entries)
-            .map(|e| e.range)
-            .collect();
+        let taken: Vec<_> = uids.entries.iter().chain(&gids.entries).map(|e| e.range).collect();
         let block = subid::free_block(&taken).ok_or_else(|| {
             let (u, g) = (self.uids.display(), self.gids.display());
             Error::new(format!("no block of ids is free in {u} and {g}"))
@@ -188,44 +166,23 @@ mod tests {
     #[test]
     fn absent_entries_are_made_the_same_in_both_files() {
         let dir = tempfile::tempdir().unwrap();
-        let files = files(
-            &dir,
-            "me:100000:65536\nyou:300000:10\n",
-            "we:1000000:65536\n",
-        );
+        let files = files(&dir, "me:100000:65536\nyou:300000:10\n", "we:1000000:65536\n");
         let pool = files.ensure().unwrap();
         let line = "sysbox:1065536:268435456\n";
         assert!(fs::read_to_string(&files.uids).unwrap().ends_with(line));
         assert!(fs::read_to_string(&files.gids).unwrap().ends_with(line));
-        assert_eq!(
-            pool.ranges(),
-            [IdRange::new(1_065_536, 268_435_456).unwrap()]
-        );
-        assert_eq!(
-            files.ensure().unwrap(),
-            pool,
-            "a second time changes nothing"
-        );
+        assert_eq!(pool.ranges(), [IdRange::new(1_065_536, 268_435_456).unwrap()]);
+        assert_eq!(files.ensure().unwrap(), pool, "a second time changes nothing");
         assert_eq!(fs::read_to_string(&files.gids).unwrap().lines().count(), 2);
-        assert_eq!(
-            fs::read_dir(dir.path()).unwrap().count(),
-            2,
-            "no lock is left"
-        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2, "no lock is left");
     }
 
     #[test]
     fn an_entry_that_only_one_file_has_is_copied() {
         let dir = tempfile::tempdir().unwrap();
         let files = files(&dir, "sysbox:500000:65536\n", "");
-        assert_eq!(
-            files.ensure().unwrap().ranges(),
-            [IdRange::new(500_000, 65536).unwrap()]
-        );
-        assert_eq!(
-            fs::read_to_string(&files.gids).unwrap(),
-            "sysbox:500000:65536\n"
-        );
+        assert_eq!(files.ensure().unwrap().ranges(), [IdRange::new(500_000, 65536).unwrap()]);
+        assert_eq!(fs::read_to_string(&files.gids).unwrap(), "sysbox:500000:65536\n");
     }
 
     #[test]

@@ -16,12 +16,7 @@ pub fn ranges() -> Vec<IdRange> {
         return Vec::new();
     };
     for process in processes.flatten() {
-        if !process
-            .file_name()
-            .as_encoded_bytes()
-            .iter()
-            .all(u8::is_ascii_digit)
-        {
+        if !process.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit) {
             continue;
         }
         for map in ["uid_map", "gid_map"] {
@@ -38,11 +33,8 @@ pub fn ranges() -> Vec<IdRange> {
 fn parse(map: &str) -> impl Iterator<Item = IdRange> {
     map.lines().filter_map(|line| {
         let mut fields = line.split_ascii_whitespace().map(str::parse::<u32>);
-        let (_inside, outside, count) = (
-            fields.next()?.ok()?,
-            fields.next()?.ok()?,
-            fields.next()?.ok()?,
-        );
+        let (_inside, outside, count) =
+            (fields.next()?.ok()?, fields.next()?.ok()?, fields.next()?.ok()?);
         let range = IdRange::new(outside, count)?;
         (range.start() > 0 && range.count() > 1).then_some(range)
     })
@@ -56,9 +48,6 @@ mod tests {
     fn the_hosts_own_map_is_not_in_use() {
         assert_eq!(parse("         0          0 4294967295\n").count(), 0);
         let map = "         0       1000          1\n         1     100000      65536\n";
-        assert_eq!(
-            parse(map).collect::<Vec<_>>(),
-            [IdRange::new(100_000, 65536).unwrap()]
-        );
+        assert_eq!(parse(map).collect::<Vec<_>>(), [IdRange::new(100_000, 65536).unwrap()]);
     }
 }

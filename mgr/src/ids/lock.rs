@@ -50,11 +50,7 @@ impl Drop for SubidLock {
 fn try_take(file: &Path, lock: &Path) -> io::Result<()> {
     let mine = with_suffix(file, &format!(".{}", std::process::id()));
     ignore_missing(fs::remove_file(&mine))?;
-    let mut out = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&mine)?;
+    let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&mine)?;
     // With the terminating NUL, as shadow-utils writes and expects it.
     let linked = out
         .write_all(format!("{}\0", std::process::id()).as_bytes())
@@ -99,11 +95,7 @@ pub(super) fn replace(file: &Path, text: &str) -> io::Result<()> {
     };
     let new = with_suffix(&file, "+");
     ignore_missing(fs::remove_file(&new))?;
-    let mut out = fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)?;
+    let mut out = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
     out.write_all(text.as_bytes())?;
     if let Some((uid, gid)) = owner {
         std::os::unix::fs::fchown(&out, Some(uid), Some(gid))?;
@@ -125,10 +117,7 @@ mod tests {
         fs::write(&lock, "999999999\0").unwrap();
         let held = SubidLock::take(&file).unwrap();
         assert!(try_take(&file, &lock).is_err());
-        assert_eq!(
-            fs::read_to_string(&lock).unwrap(),
-            format!("{}\0", std::process::id())
-        );
+        assert_eq!(fs::read_to_string(&lock).unwrap(), format!("{}\0", std::process::id()));
         drop(held);
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

@@ -25,57 +25,36 @@ pub struct IdMapping {
 impl IdMapping {
     /// The mapping of a container that has `range` for itself: id 0 inside is its first id.
     pub fn whole(range: IdRange) -> Self {
-        Self {
-            inside: 0,
-            outside: range.start(),
-            count: range.count(),
-        }
+        Self { inside: 0, outside: range.start(), count: range.count() }
     }
 }
 
 impl From<&proto::IdMapping> for IdMapping {
     fn from(m: &proto::IdMapping) -> Self {
-        Self {
-            inside: m.container_id,
-            outside: m.host_id,
-            count: m.size,
-        }
+        Self { inside: m.container_id, outside: m.host_id, count: m.size }
     }
 }
 
 impl From<&IdMapping> for proto::IdMapping {
     fn from(m: &IdMapping) -> Self {
-        Self {
-            container_id: m.inside,
-            host_id: m.outside,
-            size: m.count,
-        }
+        Self { container_id: m.inside, host_id: m.outside, size: m.count }
     }
 }
 
 impl From<&IdMapping> for sysbox_kernel::ns::IdMap {
     fn from(m: &IdMapping) -> Self {
-        Self {
-            inside: m.inside,
-            outside: m.outside,
-            count: m.count,
-        }
+        Self { inside: m.inside, outside: m.outside, count: m.count }
     }
 }
 
 /// Host ids of `mappings`; a mapping that is no range is left out.
 pub fn host_ranges(mappings: &[IdMapping]) -> impl Iterator<Item = IdRange> {
-    mappings
-        .iter()
-        .filter_map(|m| IdRange::new(m.outside, m.count))
+    mappings.iter().filter_map(|m| IdRange::new(m.outside, m.count))
 }
 
 /// Host id of the container's root.
 pub fn host_root(mappings: &[IdMapping]) -> Option<u32> {
-    mappings
-        .iter()
-        .find(|m| m.inside == 0 && m.count > 0)
-        .map(|m| m.outside)
+    mappings.iter().find(|m| m.inside == 0 && m.count > 0).map(|m| m.outside)
 }
 
 /// Checks mappings that the spec gives (`what` is "uid" or "gid").
@@ -93,10 +72,9 @@ pub fn validate(what: &str, mappings: &[IdMapping]) -> Result<()> {
     }
     let mut seen: Vec<(IdRange, IdRange)> = Vec::new();
     for m in mappings {
-        let (Some(inside), Some(outside)) = (
-            IdRange::new(m.inside, m.count),
-            IdRange::new(m.outside, m.count),
-        ) else {
+        let (Some(inside), Some(outside)) =
+            (IdRange::new(m.inside, m.count), IdRange::new(m.outside, m.count))
+        else {
             return refuse("a range is empty or reaches beyond the last id".into());
         };
         if outside.start() == 0 {
@@ -104,18 +82,13 @@ pub fn validate(what: &str, mappings: &[IdMapping]) -> Result<()> {
                 "host id 0 would be given to the container: it would be root of the host".into(),
             );
         }
-        if seen
-            .iter()
-            .any(|(i, o)| i.overlaps(inside) || o.overlaps(outside))
-        {
+        if seen.iter().any(|(i, o)| i.overlaps(inside) || o.overlaps(outside)) {
             return refuse("two of them overlap".into());
         }
         seen.push((inside, outside));
     }
     if host_root(mappings).is_none() {
-        return refuse(format!(
-            "none maps {what} 0, so the container would have no root"
-        ));
+        return refuse(format!("none maps {what} 0, so the container would have no root"));
     }
     Ok(())
 }
@@ -127,11 +100,7 @@ mod tests {
     fn check(lines: &[(u32, u32, u32)]) -> std::result::Result<(), String> {
         let mappings: Vec<_> = lines
             .iter()
-            .map(|&(inside, outside, count)| IdMapping {
-                inside,
-                outside,
-                count,
-            })
+            .map(|&(inside, outside, count)| IdMapping { inside, outside, count })
             .collect();
         validate("uid", &mappings).map_err(|e| e.message)
     }

@@ -49,12 +49,7 @@ impl Ids {
             tracing::warn!(ids = %range, "processes use ids of ours that no record names; they are not given out");
         }
         let after = recorded.iter().map(|r| r.end()).max().unwrap_or(0);
-        Ok(Self {
-            files,
-            pool,
-            quarantined,
-            after,
-        })
+        Ok(Self { files, pool, quarantined, after })
     }
 
     /// A range of at least `wanted` ids (0: one slot) that overlaps none of `used`.
@@ -63,15 +58,10 @@ impl Ids {
     pub fn allocate(&mut self, used: &[IdRange], wanted: u32) -> Result<IdRange> {
         let mut taken = used.to_vec();
         taken.extend(&self.quarantined);
-        let found = self
-            .pool
-            .allocate(&taken, wanted, self.after)
-            .or_else(|_| {
-                self.pool = self.files.pool()?;
-                self.pool
-                    .allocate(&taken, wanted, self.after)
-                    .map_err(|e| self.exhausted(e))
-            })?;
+        let found = self.pool.allocate(&taken, wanted, self.after).or_else(|_| {
+            self.pool = self.files.pool()?;
+            self.pool.allocate(&taken, wanted, self.after).map_err(|e| self.exhausted(e))
+        })?;
         self.after = found.end();
         Ok(found)
     }

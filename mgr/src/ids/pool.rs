@@ -29,17 +29,12 @@ impl Pool {
     /// A container's uids and gids are the same numbers, hence the intersection. Id 0 is never in it.
     pub fn new(uids: &[Entry], gids: &[Entry], owned: impl Fn(&str) -> bool) -> Self {
         let ours = |entries: &[Entry]| -> Vec<IdRange> {
-            entries
-                .iter()
-                .filter(|e| owned(&e.owner))
-                .map(|e| e.range)
-                .collect()
+            entries.iter().filter(|e| owned(&e.owner)).map(|e| e.range).collect()
         };
         let (our_uids, our_gids) = (ours(uids), ours(gids));
         let mut ranges: Vec<IdRange> = Vec::new();
-        for range in our_uids
-            .iter()
-            .flat_map(|u| our_gids.iter().filter_map(|g| u.intersection(*g)))
+        for range in
+            our_uids.iter().flat_map(|u| our_gids.iter().filter_map(|g| u.intersection(*g)))
         {
             // Entries of ours may overlap each other: count no id twice.
             let mut new = vec![range];
@@ -49,16 +44,9 @@ impl Pool {
             ranges.extend(new);
         }
         let root = IdRange::new(0, 1);
-        let others = uids
-            .iter()
-            .chain(gids)
-            .filter(|e| !owned(&e.owner))
-            .map(|e| e.range);
+        let others = uids.iter().chain(gids).filter(|e| !owned(&e.owner)).map(|e| e.range);
         for foreign in others.chain(root) {
-            ranges = ranges
-                .into_iter()
-                .flat_map(|r| r.without(foreign))
-                .collect();
+            ranges = ranges.into_iter().flat_map(|r| r.without(foreign)).collect();
         }
         ranges.sort_unstable();
         Self { ranges }
@@ -80,10 +68,7 @@ impl Pool {
         after: u64,
     ) -> Result<IdRange, Exhausted> {
         let exhausted = || self.exhausted(used, wanted);
-        let size = wanted
-            .max(1)
-            .checked_next_multiple_of(SLOT)
-            .ok_or_else(exhausted)?;
+        let size = wanted.max(1).checked_next_multiple_of(SLOT).ok_or_else(exhausted)?;
         self.first_fit(used, size, after)
             .or_else(|| self.first_fit(used, size, 0))
             .ok_or_else(exhausted)
@@ -97,12 +82,7 @@ impl Pool {
                 if !pool.contains(candidate) {
                     return None;
                 }
-                match used
-                    .iter()
-                    .filter(|u| u.overlaps(candidate))
-                    .map(|u| u.end())
-                    .max()
-                {
+                match used.iter().filter(|u| u.overlaps(candidate)).map(|u| u.end()).max() {
                     Some(end) => start = on_grid(*pool, end)?,
                     None => return Some(candidate),
                 }
@@ -111,10 +91,7 @@ impl Pool {
     }
 
     fn exhausted(&self, used: &[IdRange], wanted: u32) -> Exhausted {
-        let size = wanted
-            .max(1)
-            .checked_next_multiple_of(SLOT)
-            .unwrap_or(u32::MAX);
+        let size = wanted.max(1).checked_next_multiple_of(SLOT).unwrap_or(u32::MAX);
         // The pool cut into pieces of that size; a piece is in use if any of its ids is.
         let pieces = self.ranges.iter().flat_map(|pool| {
             (0..pool.count() / size)
@@ -125,11 +102,7 @@ impl Pool {
             total += 1;
             in_use += u32::from(used.iter().any(|u| u.overlaps(piece)));
         }
-        Exhausted {
-            wanted,
-            total,
-            in_use,
-        }
+        Exhausted { wanted, total, in_use }
     }
 }
 

@@ -8,9 +8,7 @@ use super::*;
 use crate::ids::subid;
 
 fn pool(uids: &str, gids: &str) -> Pool {
-    Pool::new(&subid::parse(uids), &subid::parse(gids), |owner| {
-        owner == "sysbox"
-    })
+    Pool::new(&subid::parse(uids), &subid::parse(gids), |owner| owner == "sysbox")
 }
 
 fn range(start: u32, count: u32) -> IdRange {
@@ -25,17 +23,10 @@ fn only_ids_that_both_files_give_us_are_in_the_pool() {
 
 #[test]
 fn entries_of_others_and_id_0_are_cut_out() {
-    let pool = pool(
-        "sysbox:0:1000000\nme:200000:65536\n",
-        "sysbox:0:1000000\nyou:500000:1\n",
-    );
+    let pool = pool("sysbox:0:1000000\nme:200000:65536\n", "sysbox:0:1000000\nyou:500000:1\n");
     assert_eq!(
         pool.ranges(),
-        [
-            range(1, 199_999),
-            range(265_536, 234_464),
-            range(500_001, 499_999)
-        ]
+        [range(1, 199_999), range(265_536, 234_464), range(500_001, 499_999)]
     );
 }
 
@@ -53,14 +44,9 @@ fn ranges_rest_before_they_are_given_again() {
     let pool = pool(text, text);
     let first = pool.allocate(&[], 1, 0).unwrap();
     let second = pool.allocate(&[], 1, first.end()).unwrap();
-    assert_eq!(
-        (first, second),
-        (range(231_072, SLOT), range(231_072 + SLOT, SLOT))
-    );
+    assert_eq!((first, second), (range(231_072, SLOT), range(231_072 + SLOT, SLOT)));
     // Round the end of the pool to its beginning.
-    let last = pool
-        .allocate(&[], 3 * SLOT, 231_072 + 3 * u64::from(SLOT))
-        .unwrap();
+    let last = pool.allocate(&[], 3 * SLOT, 231_072 + 3 * u64::from(SLOT)).unwrap();
     assert_eq!(last.start(), 231_072);
 }
 
@@ -68,20 +54,9 @@ fn ranges_rest_before_they_are_given_again() {
 fn exhaustion_tells_the_numbers() {
     let text = "sysbox:231072:131072\n";
     let pool = pool(text, text);
-    let used = [
-        range(231_072, SLOT),
-        range(231_072 + SLOT, SLOT),
-        range(5, 5),
-    ];
+    let used = [range(231_072, SLOT), range(231_072 + SLOT, SLOT), range(5, 5)];
     let error = pool.allocate(&used, 0, 0).unwrap_err();
-    assert_eq!(
-        error,
-        Exhausted {
-            wanted: 0,
-            total: 2,
-            in_use: 2
-        }
-    );
+    assert_eq!(error, Exhausted { wanted: 0, total: 2, in_use: 2 });
     assert_eq!(pool.allocate(&[], u32::MAX, 0).unwrap_err().total, 0);
 }
 
@@ -106,11 +81,9 @@ fn op() -> impl Strategy<Value = Op> {
 
 fn entries() -> impl Strategy<Value = Vec<subid::Entry>> {
     let owner = prop_oneof![3 => Just("sysbox"), 1 => Just("other")];
-    let entry =
-        (owner, 0u32..2_000_000, 1u32..1_500_000).prop_map(|(owner, start, count)| subid::Entry {
-            owner: owner.to_owned(),
-            range: range(start, count),
-        });
+    let entry = (owner, 0u32..2_000_000, 1u32..1_500_000).prop_map(|(owner, start, count)| {
+        subid::Entry { owner: owner.to_owned(), range: range(start, count) }
+    });
     prop::collection::vec(entry, 1..5)
 }
 

@@ -51,18 +51,12 @@ impl IdRange {
 
     /// The ids that both have.
     pub fn intersection(self, other: Self) -> Option<Self> {
-        Self::between(
-            u64::from(self.start.max(other.start)),
-            self.end().min(other.end()),
-        )
+        Self::between(u64::from(self.start.max(other.start)), self.end().min(other.end()))
     }
 
     /// What is left of this range without `other`: nothing, one or two ranges.
     pub fn without(self, other: Self) -> impl Iterator<Item = Self> {
-        let below = Self::between(
-            u64::from(self.start),
-            self.end().min(u64::from(other.start)),
-        );
+        let below = Self::between(u64::from(self.start), self.end().min(u64::from(other.start)));
         let above = Self::between(u64::from(self.start).max(other.end()), self.end());
         below.into_iter().chain(above)
     }
@@ -92,10 +86,7 @@ mod tests {
     #[test]
     fn cutting_out_leaves_the_rest() {
         let cut = |a: IdRange, b| a.without(b).collect::<Vec<_>>();
-        assert_eq!(
-            cut(range(10, 10), range(13, 2)),
-            [range(10, 3), range(15, 5)]
-        );
+        assert_eq!(cut(range(10, 10), range(13, 2)), [range(10, 3), range(15, 5)]);
         assert_eq!(cut(range(10, 10), range(0, 12)), [range(12, 8)]);
         assert_eq!(cut(range(10, 10), range(18, 50)), [range(10, 8)]);
         assert_eq!(cut(range(10, 10), range(10, 10)), []);

@@ -44,16 +44,8 @@ pub fn parse(text: &str) -> Vec<Entry> {
 
 /// `text` with a line for `owner` added.
 pub fn with_entry(text: &str, owner: &str, range: IdRange) -> String {
-    let newline = if text.is_empty() || text.ends_with('\n') {
-        ""
-    } else {
-        "\n"
-    };
-    format!(
-        "{text}{newline}{owner}:{}:{}\n",
-        range.start(),
-        range.count()
-    )
+    let newline = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
+    format!("{text}{newline}{owner}:{}:{}\n", range.start(), range.count())
 }
 
 /// A block of ids that none of `taken` touches, as large as there is room for up to
@@ -105,10 +97,7 @@ mod tests {
     fn a_block_avoids_every_entry() {
         let block = free_block(&[]).unwrap();
         assert_eq!((block.start(), block.count()), (231_072, 4096 * SLOT));
-        let taken = [
-            IdRange::new(100_000, 200_000).unwrap(),
-            IdRange::new(400_000, 5).unwrap(),
-        ];
+        let taken = [IdRange::new(100_000, 200_000).unwrap(), IdRange::new(400_000, 5).unwrap()];
         assert_eq!(free_block(&taken).unwrap().start(), 400_005);
     }
 

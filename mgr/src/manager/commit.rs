@@ -14,9 +14,7 @@ impl Manager {
     /// registered it.
     pub fn commit(&self, id: &str, init_pid: i32, pidfd: OwnedFd) -> Result<()> {
         let refuse = |why: &str| {
-            Err(Error::new(format!(
-                "committing container {id}: init, process {init_pid}, {why}"
-            )))
+            Err(Error::new(format!("committing container {id}: init, process {init_pid}, {why}")))
         };
         if process::pid_of(pidfd.as_fd()) != Some(init_pid) {
             return refuse("is not the process of the descriptor that came with it, or is dead");
@@ -32,9 +30,7 @@ impl Manager {
         if process::is_dead(pidfd.as_fd()) {
             return refuse("is dead");
         }
-        let root_mount = root
-            .as_ref()
-            .and_then(|fd| process::fdinfo(fd.as_fd(), "mnt_id:"));
+        let root_mount = root.as_ref().and_then(|fd| process::fdinfo(fd.as_fd(), "mnt_id:"));
 
         let (key, rootfs, view) = {
             let mut state = self.lock();
@@ -55,11 +51,9 @@ impl Manager {
         self.owners.forget(id);
         if let Some(view) = view {
             view.set_container(root);
-            self.coherence.watch(id, view, &rootfs);
+            self.coherence.watch(key, view, &rootfs);
         }
         // Last: an init that has died meanwhile is reported now, when all is in place.
-        self.inits
-            .watch(key, pidfd)
-            .doing(|| format!("watching the init of container {id}"))
+        self.inits.watch(key, pidfd).doing(|| format!("watching the init of container {id}"))
     }
 }

@@ -9,7 +9,7 @@ use sysbox_ipc::proto;
 
 use super::{Manager, Opaque};
 use crate::broker;
-use crate::registry::State as Life;
+use crate::registry::{Record, State as Life};
 
 /// Interval of the sweeps over stopped containers.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -44,26 +44,23 @@ pub fn run(manager: &Weak<Manager>, events: &Receiver<Event>) {
 
 impl Manager {
     fn init_died(&self, key: u32) {
-        let mut state = self.lock();
-        let Some(record) = state.registry.iter().find(|r| r.key == key) else {
-            return;
-        };
-        let id = record.id.clone();
-        if record.state != Life::Running {
-            return;
-        }
-        tracing::info!(container = id, "its init has ended");
-        // Its own mount of the root must not outlive it.
-        if let Some(view) = state.live.get(&id).and_then(|live| live.view.as_ref()) {
+        let running = |r: &&Record| r.key == key && r.state == Life::Running;
+        let Some(record) = self.lock().registry.iter().find(running).cloned() else { return };
+        let Some(mut live) = self.take(&record.id, key) else { return };
+        tracing::info!(container = record.id, "its init has ended");
+        // With init all processes of the container are dead, so nothing changes its root any more;
+        // and neither mount of it must be kept in use, for the engine may unmount it now.
+        if let Some(view) = live.view.take() {
             view.set_container(None);
         }
-        if let Err(e) = state
-            .registry
-            .update(&id, |record| record.state = Life::Exited)
-        {
+        self.coherence.forget(key);
+        let mut state = self.lock();
+        if let Err(e) = state.registry.update(&record.id, |record| record.state = Life::Exited) {
             // Found again at the next start of the manager by its pid and start time.
-            tracing::warn!(container = id, "recording that its init has ended: {e}");
+            tracing::warn!(container = record.id, "recording that its init has ended: {e}");
         }
+        state.live.insert(record.id, live);
+        self.released.notify_all();
     }
 
     fn files_added(&self, id: &str, added: proto::Added) {

@@ -25,21 +25,14 @@ impl InitWatch {
         let epoll = Arc::new(epoll::create(CreateFlags::CLOEXEC)?);
         let watched = Arc::new(Watched::default());
         let (e, w) = (Arc::clone(&epoll), Arc::clone(&watched));
-        std::thread::Builder::new()
-            .name("inits".into())
-            .spawn(move || run(&e, &w, died))?;
+        std::thread::Builder::new().name("inits".into()).spawn(move || run(&e, &w, died))?;
         Ok(Self { epoll, watched })
     }
 
     /// Watches the init of a registration. One that is dead already is reported at once.
     pub fn watch(&self, key: u32, pidfd: OwnedFd) -> io::Result<()> {
         let mut watched = lock(&self.watched);
-        epoll::add(
-            &*self.epoll,
-            &pidfd,
-            EventData::new_u64(key.into()),
-            EventFlags::IN,
-        )?;
+        epoll::add(&*self.epoll, &pidfd, EventData::new_u64(key.into()), EventFlags::IN)?;
         watched.insert(key, pidfd);
         Ok(())
     }

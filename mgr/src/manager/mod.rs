@@ -14,7 +14,7 @@
 //!
 //! The state (records, ids, descriptors) is behind one lock that is held for in-memory work and for
 //! writing a record, never over a call that can take long. Whoever works on a container outside the
-//! lock has first taken its [`Live`] out of the table; others then find the container "busy".
+//! lock has first taken its [`Live`] out of the table; others wait until it is back or has ended.
 
 mod commit;
 mod housekeeping;
@@ -28,7 +28,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use sysbox_ipc::proto;
 
@@ -47,6 +47,8 @@ use inits::InitWatch;
 #[derive(Debug)]
 pub struct Manager {
     state: Mutex<State>,
+    /// Signalled when a container that somebody worked on is back in the table, or has ended.
+    released: Condvar,
     volumes: Volumes,
     owners: OwnerWatch,
     coherence: Coherence,
@@ -118,11 +120,8 @@ impl Manager {
         let (died, removed, added) = (send(&events), send(&events), send(&events));
         let starting = |what: &'static str| move || format!("starting to {what}");
         let manager = Arc::new(Self {
-            state: Mutex::new(State {
-                registry,
-                ids,
-                live: HashMap::new(),
-            }),
+            state: Mutex::new(State { registry, ids, live: HashMap::new() }),
+            released: Condvar::new(),
             volumes,
             owners: OwnerWatch::start(move |id| removed(Event::OwnerRemoved(id.to_owned())))
                 .doing(starting("watch the owners of volumes"))?,
@@ -164,15 +163,12 @@ impl Manager {
         let container = {
             let state = self.lock();
             let live = state.live.get(id).ok_or_else(|| unknown(id))?;
-            live.container
-                .as_ref()
-                .map(|c| Arc::clone(&c.0))
-                .ok_or_else(|| {
-                    Error::new(format!(
-                        "container {id} has no virtualised files yet, for sysbox-fs is not running"
-                    ))
-                    .remedy("start it with `systemctl start sysbox-fs` or run `sysbox-fs` as root")
-                })?
+            live.container.as_ref().map(|c| Arc::clone(&c.0)).ok_or_else(|| {
+                Error::new(format!(
+                    "container {id} has no virtualised files yet, for sysbox-fs is not running"
+                ))
+                .remedy("start it with `systemctl start sysbox-fs` or run `sysbox-fs` as root")
+            })?
         };
         self.broker
             .0
@@ -186,7 +182,5 @@ impl Manager {
 }
 
 fn unknown(id: &str) -> Error {
-    Error::new(format!(
-        "container {id} is not registered, or is being removed"
-    ))
+    Error::new(format!("container {id} is not registered, or is being removed"))
 }

@@ -92,10 +92,7 @@ impl Manager {
     /// A registration that was under way when the manager died. Its runtime cannot commit it any
     /// more; if it lives it sees that and cleans up itself.
     fn undo(&self, record: &Record) -> std::io::Result<()> {
-        tracing::info!(
-            container = record.id,
-            "its creation was interrupted; taken back"
-        );
+        tracing::info!(container = record.id, "its creation was interrupted; taken back");
         self.forget_files(record);
         let same_boot = record.boot_id == self.boot_id;
         let runtime_lives = same_boot && record.creator.is_some_and(|c| c.open().is_some());
@@ -131,18 +128,15 @@ impl Manager {
             );
         }
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let view = rustix::fs::open(&record.rootfs, flags, Mode::empty())
-            .ok()
-            .and_then(View::new);
+        let view = rustix::fs::open(&record.rootfs, flags, Mode::empty()).ok().and_then(View::new);
         let view = view.map(Arc::new);
         if let Some(view) = &view {
             view.set_container(self.container_root(record, init));
-            self.coherence.watch(id, Arc::clone(view), &record.rootfs);
+            self.coherence.watch(record.key, Arc::clone(view), &record.rootfs);
         }
-        if let (Some(uid), Some(gid)) = (
-            host_root(&record.uid_mappings),
-            host_root(&record.gid_mappings),
-        ) {
+        if let (Some(uid), Some(gid)) =
+            (host_root(&record.uid_mappings), host_root(&record.gid_mappings))
+        {
             self.fs.add_later(proto::AddContainer {
                 id: id.clone(),
                 key: record.key,
@@ -153,17 +147,8 @@ impl Manager {
             });
         }
         let mut state = self.lock();
-        state.live.insert(
-            id.clone(),
-            Live {
-                container: None,
-                userns,
-                view,
-            },
-        );
-        state
-            .registry
-            .update(id, |record| record.state = Life::Running)?;
+        state.live.insert(id.clone(), Live { container: None, userns, view });
+        state.registry.update(id, |record| record.state = Life::Running)?;
         drop(state);
         self.inits.watch(record.key, pidfd)
     }

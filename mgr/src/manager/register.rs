@@ -45,10 +45,7 @@ impl Manager {
         // Before anything is made: the usual reason for a failure is that a daemon is not running.
         let fs = self.fs.reserve(&request.id)?;
         self.sweep();
-        let owner = request
-            .inner_stores
-            .then(|| owner(&request, &rootfs))
-            .transpose()?;
+        let owner = request.inner_stores.then(|| owner(&request, &rootfs)).transpose()?;
 
         let record = self.enter(&request, uids, gids, owner, creator)?;
         let id = record.id.clone();
@@ -72,11 +69,8 @@ impl Manager {
         let mut state = self.lock();
         let (volumes, owner) = match state.registry.get(id) {
             Some(old) if old.is_live() => {
-                let remedy = if old.state == Life::Exited {
-                    "delete it first"
-                } else {
-                    "choose another id"
-                };
+                let remedy =
+                    if old.state == Life::Exited { "delete it first" } else { "choose another id" };
                 return Err(Error::new(format!(
                     "container {id} exists already ({})",
                     old.state.name()
@@ -84,18 +78,13 @@ impl Manager {
                 .remedy(remedy));
             }
             // Without inner stores this time, the volumes and their owner just wait for the next.
-            Some(old) => (
-                self.kept_volumes(old, owner.as_ref())?,
-                owner.or_else(|| old.owner.clone()),
-            ),
+            Some(old) => {
+                (self.kept_volumes(old, owner.as_ref())?, owner.or_else(|| old.owner.clone()))
+            }
             None => (Vec::new(), owner),
         };
         let (uids, gids) = if uids.is_empty() {
-            let used: Vec<_> = state
-                .registry
-                .ids_in_use()
-                .map(|(range, _)| range)
-                .collect();
+            let used: Vec<_> = state.registry.ids_in_use().map(|(range, _)| range).collect();
             let range = state.ids.allocate(&used, request.id_range_size)?;
             (vec![IdMapping::whole(range)], vec![IdMapping::whole(range)])
         } else {
@@ -165,16 +154,8 @@ impl Manager {
     ) -> Result<Registered> {
         let id = record.id.clone();
         let userns = sysbox_kernel::ns::user_namespace(
-            &record
-                .uid_mappings
-                .iter()
-                .map(Into::into)
-                .collect::<Vec<_>>(),
-            &record
-                .gid_mappings
-                .iter()
-                .map(Into::into)
-                .collect::<Vec<_>>(),
+            &record.uid_mappings.iter().map(Into::into).collect::<Vec<_>>(),
+            &record.gid_mappings.iter().map(Into::into).collect::<Vec<_>>(),
         )
         .doing(|| format!("making the user namespace of container {id}"))
         .map_err(|e| e.remedy("see that sysctl user.max_user_namespaces is large enough"))?;
@@ -193,9 +174,7 @@ impl Manager {
 
         let container = broker::Container {
             id: id.clone(),
-            userns: userns
-                .try_clone()
-                .doing(|| "copying a descriptor".to_owned())?,
+            userns: userns.try_clone().doing(|| "copying a descriptor".to_owned())?,
             emulated_dir: PathBuf::from(&added.emulated_dir),
             emulated_files: added.emulated_files.clone(),
         };
@@ -228,8 +207,7 @@ impl Manager {
         let kept: Vec<_> = record.volumes.iter().map(|v| v.name.clone()).collect();
         let has = |name: &str| kept.iter().any(|k| k == name);
         let plan = if request.inner_stores {
-            self.volumes
-                .plan(rootfs.as_fd(), &request.mount_destinations, has)
+            self.volumes.plan(rootfs.as_fd(), &request.mount_destinations, has)
         } else {
             Vec::new()
         };
@@ -241,21 +219,14 @@ impl Manager {
             });
         }
         // Written before they are made: a crash in between leaves none that no record names.
-        self.lock()
-            .registry
-            .put(record.clone())
-            .doing(|| format!("recording container {id}"))?;
+        self.lock().registry.put(record.clone()).doing(|| format!("recording container {id}"))?;
         let mut volumes = Vec::new();
         for planned in &plan {
             if let Some(owner) = record.owner.as_ref().filter(|_| !has(planned.store.name)) {
                 self.volumes.create(id, owner, planned)?;
             }
             volumes.push(proto::Volume {
-                source: self
-                    .volumes
-                    .path(id, planned.store.name)
-                    .display()
-                    .to_string(),
+                source: self.volumes.path(id, planned.store.name).display().to_string(),
                 destination: planned.store.destination.to_owned(),
             });
         }

@@ -1,14 +1,17 @@
 //! The ends of a container: unregistered, rolled back, removed by the engine.
 
 use std::os::fd::AsFd as _;
+use std::sync::PoisonError;
 use std::time::Duration;
 
-use super::{Live, Manager, Runtime, unknown};
+use super::{Live, Manager, Runtime, State, unknown};
 use crate::error::{Doing as _, Error, Result};
 use crate::leftovers;
 use crate::registry::{Record, State as Life, process};
 use crate::volumes::Presence;
 
+/// How long one that works on a container waits for another.
+const BUSY: Duration = Duration::from_secs(10);
 /// How long `delete` waits for an init that was just killed to be dead.
 const DYING: Duration = Duration::from_secs(2);
 
@@ -36,11 +39,12 @@ impl Manager {
             .remedy("kill it first"));
         }
         let Some(live) = self.take(id, record.key) else {
-            return Err(unknown(id));
+            // Another `delete` was faster, or something holds it up.
+            let ended = self.lock().registry.get(id).is_none_or(|r| !r.is_live());
+            return if ended { Ok(()) } else { Err(unknown(id)) };
         };
         self.let_go(&record, live);
-        self.end(&record, false)
-            .doing(|| format!("recording the end of container {id}"))
+        self.end(&record, false).doing(|| format!("recording the end of container {id}"))
     }
 
     /// Takes back a registration that was not committed: ids, virtualised files, the volumes that
@@ -59,16 +63,21 @@ impl Manager {
             leftovers::remove(id, &record.cgroups, &record.state_dir);
         }
         if let Err(e) = self.end(&record, true) {
-            tracing::error!(
-                container = id,
-                "recording that its creation was taken back: {e}"
-            );
+            tracing::error!(container = id, "recording that its creation was taken back: {e}");
         }
     }
 
     /// Takes a container's descriptors out of the table: from now on this thread alone works on it.
-    fn take(&self, id: &str, key: u32) -> Option<Live> {
-        let mut state = self.lock();
+    /// Waits for another that does so now; `None` if that one ended the container, or takes long.
+    pub(super) fn take(&self, id: &str, key: u32) -> Option<Live> {
+        let taken = |state: &mut State| {
+            let lives = state.registry.get(id).is_some_and(|r| r.key == key && r.is_live());
+            lives && !state.live.contains_key(id)
+        };
+        let (mut state, _) = self
+            .released
+            .wait_timeout_while(self.lock(), BUSY, taken)
+            .unwrap_or_else(PoisonError::into_inner);
         state.registry.get(id).filter(|record| record.key == key)?;
         state.live.remove(id)
     }
@@ -79,13 +88,31 @@ impl Manager {
         if let Some(view) = &live.view {
             view.set_container(None);
         }
-        self.coherence.forget(&record.id);
+        self.coherence.forget(record.key);
         self.fs.remove(&record.id);
     }
 
     /// Writes the end of a container that was live: "stopped" if it has volumes, nothing if not.
     /// `undo`: volumes that its registration made are deleted.
     pub(super) fn end(&self, record: &Record, undo: bool) -> std::io::Result<()> {
+        let written = self.write_end(record, undo);
+        if written.is_err() {
+            // It is not ended: a later `delete`, or the next start, tries again.
+            self.lock().live.insert(record.id.clone(), Live::default());
+        }
+        self.released.notify_all();
+        if written? {
+            if let Some(owner) = &record.owner {
+                self.owners.watch(&record.id, &owner.path);
+            }
+            // The engine may have removed the container while we did not watch.
+            self.sweep_one(&record.id);
+        }
+        Ok(())
+    }
+
+    /// Says whether a record remains.
+    fn write_end(&self, record: &Record, undo: bool) -> std::io::Result<bool> {
         let mut stopped = record.clone();
         if undo {
             for volume in record.volumes.iter().filter(|v| v.new) {
@@ -94,28 +121,21 @@ impl Manager {
             stopped.volumes.retain(|v| !v.new);
         }
         stopped.stop();
-        if stopped.volumes.is_empty() {
-            return self.lock().registry.remove(&record.id);
+        let remains = !stopped.volumes.is_empty();
+        let mut state = self.lock();
+        if remains {
+            state.registry.put(stopped)?;
+        } else {
+            state.registry.remove(&record.id)?;
         }
-        self.lock().registry.put(stopped)?;
-        if let Some(owner) = &record.owner {
-            self.owners.watch(&record.id, &owner.path);
-        }
-        // The engine may have removed the container while we did not watch.
-        self.sweep_one(&record.id);
-        Ok(())
+        Ok(remains)
     }
 
     /// Removes the volumes of all stopped containers whose owner is gone.
     pub fn sweep(&self) {
         let stopped: Vec<String> = {
             let state = self.lock();
-            state
-                .registry
-                .iter()
-                .filter(|r| !r.is_live())
-                .map(|r| r.id.clone())
-                .collect()
+            state.registry.iter().filter(|r| !r.is_live()).map(|r| r.id.clone()).collect()
         };
         stopped.iter().for_each(|id| self.sweep_one(id));
     }
@@ -138,21 +158,16 @@ impl Manager {
         if state.registry.get(id) != Some(&looked_at) {
             return;
         }
-        let removed = self
-            .volumes
-            .discard_all(id)
-            .and_then(|()| state.registry.remove(id));
+        let removed = self.volumes.discard_all(id).and_then(|()| state.registry.remove(id));
         drop(state);
         self.owners.forget(id);
         match removed {
-            Ok(()) => tracing::info!(
-                container = id,
-                "removed by its engine, and so are its volumes"
-            ),
-            Err(e) => tracing::warn!(
-                container = id,
-                "removing its volumes, which is tried again: {e}"
-            ),
+            Ok(()) => {
+                tracing::info!(container = id, "removed by its engine, and so are its volumes")
+            }
+            Err(e) => {
+                tracing::warn!(container = id, "removing its volumes, which is tried again: {e}")
+            }
         }
     }
 }

@@ -26,18 +26,13 @@ pub fn id(id: &str) -> Result<()> {
         return Ok(());
     };
     let shown: String = id.chars().take(64).collect();
-    Err(Error::new(format!(
-        "container id {shown:?} is not valid: {why}"
-    )))
+    Err(Error::new(format!("container id {shown:?} is not valid: {why}")))
 }
 
 /// Checks a `Register`; returns the mappings that it gives, both empty if it gives none.
 pub fn request(request: &proto::Register) -> Result<(Vec<IdMapping>, Vec<IdMapping>)> {
     id(&request.id)?;
-    for (what, path) in [
-        ("rootfs", &request.rootfs),
-        ("owner_dir", &request.owner_dir),
-    ] {
+    for (what, path) in [("rootfs", &request.rootfs), ("owner_dir", &request.owner_dir)] {
         if !path.is_empty() && !Path::new(path).is_absolute() {
             return Err(Error::new(format!(
                 "registering container {}: {what} {path:?} is not an absolute path",
@@ -71,33 +66,15 @@ mod tests {
         for good in ["a", "0f.A_b+c-d", "..a", "...", &"x".repeat(MAX_ID)] {
             id(good).unwrap();
         }
-        for bad in [
-            "",
-            ".",
-            "..",
-            "a/b",
-            "a b",
-            "é",
-            "@trash",
-            "a\n",
-            &"x".repeat(MAX_ID + 1),
-        ] {
+        for bad in ["", ".", "..", "a/b", "a b", "é", "@trash", "a\n", &"x".repeat(MAX_ID + 1)] {
             assert!(id(bad).is_err(), "{bad:?}");
         }
     }
 
     #[test]
     fn mappings_come_in_pairs() {
-        let mapping = proto::IdMapping {
-            container_id: 0,
-            host_id: 100_000,
-            size: 10,
-        };
-        let mut r = proto::Register {
-            id: "a".into(),
-            rootfs: "/r".into(),
-            ..Default::default()
-        };
+        let mapping = proto::IdMapping { container_id: 0, host_id: 100_000, size: 10 };
+        let mut r = proto::Register { id: "a".into(), rootfs: "/r".into(), ..Default::default() };
         assert_eq!(request(&r).unwrap(), (vec![], vec![]));
         r.uid_mappings = vec![mapping];
         assert!(request(&r).unwrap_err().message.contains("uids only"));

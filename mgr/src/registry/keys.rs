@@ -41,21 +41,14 @@ impl Keys {
             Err(e) => return Err(e),
         };
         let next = next.max(highest.saturating_add(1));
-        Ok(Self {
-            file: file.to_owned(),
-            next,
-            reserved: next,
-        })
+        Ok(Self { file: file.to_owned(), next, reserved: next })
     }
 
     /// A key that was never given before.
     pub fn next(&mut self) -> io::Result<u32> {
         if self.next >= self.reserved {
             let end = self.next.checked_add(BLOCK).ok_or_else(|| {
-                io::Error::other(format!(
-                    "all keys are used up; remove {}",
-                    self.file.display()
-                ))
+                io::Error::other(format!("all keys are used up; remove {}", self.file.display()))
             })?;
             write_replace(
                 &self.file.with_extension("tmp"),

@@ -31,18 +31,11 @@ impl Registry {
     /// Loads what is under `data_root`.
     pub fn open(data_root: &Path) -> io::Result<Self> {
         let store = Store::open(&data_root.join("containers"))?;
-        let records: BTreeMap<_, _> = store
-            .load()?
-            .into_iter()
-            .map(|r| (r.id.clone(), r))
-            .collect();
+        let records: BTreeMap<_, _> =
+            store.load()?.into_iter().map(|r| (r.id.clone(), r)).collect();
         let highest = records.values().map(|r| r.key).max().unwrap_or(0);
         let keys = Keys::open(&data_root.join("next-key"), highest)?;
-        Ok(Self {
-            records,
-            store,
-            keys,
-        })
+        Ok(Self { records, store, keys })
     }
 
     /// The record of a container.
@@ -87,9 +80,7 @@ impl Registry {
 
     /// The id ranges that live containers hold, with the id of each.
     pub fn ids_in_use(&self) -> impl Iterator<Item = (IdRange, &str)> {
-        self.records
-            .values()
-            .flat_map(|r| r.ids().map(|ids| (ids, r.id.as_str())))
+        self.records.values().flat_map(|r| r.ids().map(|ids| (ids, r.id.as_str())))
     }
 }
 

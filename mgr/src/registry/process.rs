@@ -23,10 +23,7 @@ impl Process {
     pub fn of(pid: i32) -> io::Result<Self> {
         let stat = fs::read(format!("/proc/{pid}/stat"))?;
         let start_time = start_time(&stat).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::InvalidData,
-                format!("/proc/{pid}/stat cannot be read"),
-            )
+            io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat cannot be read"))
         })?;
         Ok(Self { pid, start_time })
     }
@@ -68,8 +65,7 @@ pub fn pid_of(pidfd: BorrowedFd<'_>) -> Option<i32> {
 pub fn fdinfo(fd: BorrowedFd<'_>, key: &str) -> Option<i32> {
     use std::os::fd::AsRawFd as _;
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
-    text.lines()
-        .find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
+    text.lines().find_map(|line| line.strip_prefix(key)?.trim().parse().ok())
 }
 
 /// CLOCK_BOOTTIME in nanoseconds.
@@ -81,10 +77,7 @@ pub fn now_ns() -> u64 {
 /// Identifies this boot of the machine.
 pub fn boot_id() -> String {
     // In a test's mount namespace /proc is always there; without it nothing else would work.
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 #[cfg(test)]
@@ -100,21 +93,11 @@ mod tests {
 
     #[test]
     fn a_process_is_recognised_until_it_is_dead() {
-        let mut child = std::process::Command::new("sleep")
-            .arg("100")
-            .spawn()
-            .unwrap();
+        let mut child = std::process::Command::new("sleep").arg("100").spawn().unwrap();
         let process = Process::of(child.id() as i32).unwrap();
         let pidfd = process.open().unwrap();
         assert_eq!(pid_of(pidfd.as_fd()), Some(process.pid));
-        assert!(
-            Process {
-                start_time: process.start_time + 1,
-                ..process
-            }
-            .open()
-            .is_none()
-        );
+        assert!(Process { start_time: process.start_time + 1, ..process }.open().is_none());
         assert!(!is_dead(pidfd.as_fd()));
         child.kill().unwrap();
         child.wait().unwrap();

@@ -53,24 +53,14 @@ pub struct Cgroups {
 
 impl From<proto::CgroupPaths> for Cgroups {
     fn from(paths: proto::CgroupPaths) -> Self {
-        Self {
-            unified: paths.unified,
-            v1: paths.v1.into_iter().collect(),
-        }
+        Self { unified: paths.unified, v1: paths.v1.into_iter().collect() }
     }
 }
 
 impl From<&Cgroups> for proto::CgroupPaths {
     fn from(cgroups: &Cgroups) -> Self {
-        let v1 = cgroups
-            .v1
-            .iter()
-            .map(|(k, v)| (k.clone(), v.clone()))
-            .collect();
-        Self {
-            unified: cgroups.unified.clone(),
-            v1,
-        }
+        let v1 = cgroups.v1.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+        Self { unified: cgroups.unified.clone(), v1 }
     }
 }
 

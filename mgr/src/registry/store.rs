@@ -16,13 +16,8 @@ pub struct Store {
 impl Store {
     /// Opens the directory, making it if it is not there.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)?;
-        Ok(Self {
-            dir: dir.to_owned(),
-        })
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+        Ok(Self { dir: dir.to_owned() })
     }
 
     /// All readable records. A file that cannot be read is renamed to `*.corrupt`, with a warning:
@@ -72,15 +67,9 @@ fn read(path: &Path) -> Result<Record, String> {
     let text = fs::read(path).map_err(|e| e.to_string())?;
     let record: Record = serde_json::from_slice(&text).map_err(|e| e.to_string())?;
     if record.version > VERSION {
-        return Err(format!(
-            "it was written by a newer release (format {})",
-            record.version
-        ));
+        return Err(format!("it was written by a newer release (format {})", record.version));
     }
-    if path
-        .file_stem()
-        .is_none_or(|stem| stem != record.id.as_str())
-    {
+    if path.file_stem().is_none_or(|stem| stem != record.id.as_str()) {
         return Err(format!("it holds the record of {}", record.id));
     }
     Ok(record)
@@ -91,11 +80,7 @@ pub(super) fn set_aside(path: &Path, why: &str) {
     let aside = (0..u32::MAX)
         .map(|n| {
             let mut name = path.as_os_str().to_owned();
-            name.push(if n == 0 {
-                ".corrupt".to_owned()
-            } else {
-                format!(".{n}.corrupt")
-            });
+            name.push(if n == 0 { ".corrupt".to_owned() } else { format!(".{n}.corrupt") });
             PathBuf::from(name)
         })
         .find(|p| fs::symlink_metadata(p).is_err());
@@ -113,12 +98,8 @@ pub(super) fn set_aside(path: &Path, why: &str) {
 
 /// Writes `text` to `new` and renames it to `path`.
 pub(super) fn write_replace(new: &Path, path: &Path, text: &[u8], durable: bool) -> io::Result<()> {
-    let mut out = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(new)?;
+    let mut out =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(new)?;
     out.write_all(text)?;
     if durable {
         out.sync_all()?;

@@ -30,10 +30,7 @@ fn records_survive_a_restart() {
     let mut registry = Registry::open(dir.path()).unwrap();
     let key = registry.next_key().unwrap();
     registry.put(record("a", key)).unwrap();
-    registry
-        .update("a", |r| r.state = State::Exited)
-        .unwrap()
-        .unwrap();
+    registry.update("a", |r| r.state = State::Exited).unwrap().unwrap();
     assert!(registry.update("b", |_| ()).unwrap().is_none());
 
     let mut again = Registry::open(dir.path()).unwrap();
@@ -50,22 +47,14 @@ fn unreadable_records_are_set_aside_and_the_others_are_kept() {
     let containers = dir.path().join("containers");
     let mut registry = Registry::open(dir.path()).unwrap();
     registry.put(record("good", 1)).unwrap();
-    registry
-        .put(Record {
-            version: VERSION + 1,
-            ..record("newer", 2)
-        })
-        .unwrap();
+    registry.put(Record { version: VERSION + 1, ..record("newer", 2) }).unwrap();
     fs::write(containers.join("cut.json"), "{\"version\":1,\"id\":\"cu").unwrap();
     fs::write(containers.join("empty.json"), "").unwrap();
     fs::copy(containers.join("good.json"), containers.join("other.json")).unwrap();
     fs::write(containers.join("9.tmp"), "half").unwrap();
 
     let again = Registry::open(dir.path()).unwrap();
-    assert_eq!(
-        again.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(),
-        ["good"]
-    );
+    assert_eq!(again.iter().map(|r| r.id.as_str()).collect::<Vec<_>>(), ["good"]);
     let mut names: Vec<_> = fs::read_dir(&containers)
         .unwrap()
         .map(|e| e.unwrap().file_name().into_string().unwrap())

@@ -29,11 +29,7 @@ impl<'a> Transaction<'a> {
     /// Opens a transaction; from now on a stop of the daemon waits for it.
     fn open(manager: &'a Manager, shared: &'a Shared, id: &str) -> Result<Self> {
         shared.open.fetch_add(1, Ordering::SeqCst);
-        let transaction = Self {
-            manager,
-            shared,
-            id: id.to_owned(),
-        };
+        let transaction = Self { manager, shared, id: id.to_owned() };
         // Looked at after counting, so that `stop` either waits for us or is seen by us.
         if shared.stopping.load(Ordering::SeqCst) {
             return Err(
@@ -57,12 +53,7 @@ impl Drop for Transaction<'_> {
 /// Serves a connection until the peer closes it.
 pub(super) fn serve(manager: &Manager, shared: &Shared, connection: Connection) {
     let peer = Peer::of(&connection);
-    let mut session = Session {
-        manager,
-        shared,
-        peer,
-        transaction: None,
-    };
+    let mut session = Session { manager, shared, peer, transaction: None };
     if let Err(e) = session.run(&connection) {
         tracing::debug!("a connection of the runtime ended: {e}");
     }
@@ -88,11 +79,7 @@ impl Session<'_> {
     fn run(&mut self, connection: &Connection) -> std::io::Result<()> {
         loop {
             // A `create` may take as long as it needs, for example in a hook.
-            let timeout = if self.transaction.is_some() {
-                None
-            } else {
-                Some(IDLE)
-            };
+            let timeout = if self.transaction.is_some() { None } else { Some(IDLE) };
             connection.set_timeout(timeout)?;
             let Some(incoming) = connection.receive::<proto::MgrRequest>()? else {
                 return Ok(());
@@ -103,9 +90,7 @@ impl Session<'_> {
             if let mgr_reply::Result::Error(e) = &result {
                 tracing::warn!("refused: {} {}", e.message, e.remedy);
             }
-            let reply = proto::MgrReply {
-                result: Some(result),
-            };
+            let reply = proto::MgrReply { result: Some(result) };
             let fds: Vec<BorrowedFd<'_>> = fd.iter().map(|fd| fd.as_fd()).collect();
             connection.send(&reply, &fds)?;
         }
@@ -124,9 +109,7 @@ impl Session<'_> {
             Some(Call::Register(call)) => self.register(call, fds),
             Some(Call::AttachListener(call)) => {
                 let [listener, pidfd] = take(fds, "attach_listener")?;
-                self.manager
-                    .attach_listener(&call.id, listener, pidfd)
-                    .map(|()| ok())
+                self.manager.attach_listener(&call.id, listener, pidfd).map(|()| ok())
             }
             Some(Call::Commit(call)) => {
                 let [pidfd] = take(fds, "commit")?;

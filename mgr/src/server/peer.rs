@@ -23,9 +23,7 @@ pub struct Peer {
 impl Peer {
     /// The peer of a connection that was just accepted.
     pub fn of(connection: &Connection) -> Self {
-        let pid = getsockopt(&connection.as_fd(), PeerCredentials)
-            .map(|c| c.pid())
-            .unwrap_or(0);
+        let pid = getsockopt(&connection.as_fd(), PeerCredentials).map(|c| c.pid()).unwrap_or(0);
         // 0: it is in a pid namespace that we do not see.
         let process = (pid > 0).then(|| Process::of(pid).ok()).flatten();
         let pidfd = process.and_then(|process| process.open());

@@ -66,10 +66,7 @@ impl Volumes {
     /// Opens `<data_root>/volumes`.
     pub fn open(data_root: &Path) -> io::Result<Self> {
         let dir = data_root.join("volumes");
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&dir)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
         let trash = Trash::open(&dir.join(TRASH))?;
         Ok(Self { dir, trash })
     }
@@ -100,16 +97,10 @@ impl Volumes {
         let container = self.dir.join(id);
         let unfinished = container.join(format!("{UNFINISHED}-{name}"));
         let advice = |e: Error| {
-            e.remedy(format!(
-                "see that {} has room and is writable",
-                self.dir.display()
-            ))
+            e.remedy(format!("see that {} has room and is writable", self.dir.display()))
         };
         let make = || -> io::Result<OwnedFd> {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&container)?;
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&container)?;
             self.write_owner(&container, owner)?;
             self.trash.take(&unfinished)?;
             // The mode is set apart from the creation, which the umask would narrow.
@@ -123,11 +114,7 @@ impl Volumes {
         if let Some(image) = &planned.image {
             let entries = copy::tree(image.as_fd(), target.as_fd())
                 .doing(|| {
-                    format!(
-                        "{} with {} of the image",
-                        doing("filling"),
-                        planned.store.destination
-                    )
+                    format!("{} with {} of the image", doing("filling"), planned.store.destination)
                 })
                 .map_err(advice)?;
             if entries > 0 {
@@ -135,16 +122,13 @@ impl Volumes {
                 rustix::fs::syncfs(&target).doing(|| doing("writing"))?;
             }
         }
-        fs::rename(&unfinished, container.join(name))
-            .doing(|| doing("making"))
-            .map_err(advice)
+        fs::rename(&unfinished, container.join(name)).doing(|| doing("making")).map_err(advice)
     }
 
     /// Deletes one volume, and the container's directory with the last one.
     pub fn discard(&self, id: &str, name: &str) -> io::Result<()> {
         let container = self.dir.join(id);
-        self.trash
-            .take(&container.join(format!("{UNFINISHED}-{name}")))?;
+        self.trash.take(&container.join(format!("{UNFINISHED}-{name}")))?;
         self.trash.take(&container.join(name))?;
         if self.stores_in(&container).is_empty() {
             self.trash.take(&container)?;
@@ -221,10 +205,7 @@ mod tests {
         volumes.create("c1", &owner, &plan[0]).unwrap();
         let volume = volumes.path("c1", "docker");
         assert_eq!(fs::read(volume.join("baked")).unwrap(), b"in");
-        assert_eq!(
-            fs::metadata(base.path().join("volumes/c1")).unwrap().mode() & 0o777,
-            0o700
-        );
+        assert_eq!(fs::metadata(base.path().join("volumes/c1")).unwrap().mode() & 0o777, 0o700);
 
         let orphans = volumes.orphans(|_| false).unwrap();
         assert_eq!((orphans.len(), &*orphans[0].id), (1, "c1"));

@@ -24,15 +24,10 @@ pub fn stores(
         let Ok(image) = directory(root, store.destination) else {
             // Not a directory, or a symlink that leads nowhere: what the image means is unclear, and
             // the runtime could not mount over it either.
-            tracing::debug!(
-                path = store.destination,
-                "the image has something else there"
-            );
+            tracing::debug!(path = store.destination, "the image has something else there");
             continue;
         };
-        let resolved = image
-            .as_ref()
-            .and_then(|dir| path_in_root(root, dir.as_fd()));
+        let resolved = image.as_ref().and_then(|dir| path_in_root(root, dir.as_fd()));
         let real = resolved.as_deref().unwrap_or(Path::new(store.destination));
         let covered = mounts.iter().any(|m| {
             touches(Path::new(m), Path::new(store.destination)) || touches(Path::new(m), real)
@@ -67,10 +62,8 @@ fn normal(path: &Path) -> PathBuf {
 
 /// The path of `dir` below `root`, by what the kernel says their paths are.
 fn path_in_root(root: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> Option<PathBuf> {
-    let below = super::copy::path_of(dir)?
-        .strip_prefix(super::copy::path_of(root)?)
-        .ok()?
-        .to_owned();
+    let below =
+        super::copy::path_of(dir)?.strip_prefix(super::copy::path_of(root)?).ok()?.to_owned();
     Some(Path::new("/").join(below))
 }
 
@@ -116,18 +109,16 @@ impl<'a> Programs<'a> {
         let root = self.root;
         let dirs = self.dirs.get_or_insert_with(|| program_dirs(root));
         names.iter().any(|name| {
-            dirs.iter().any(
-                |(dir, fd)| match statat(fd, *name, AtFlags::SYMLINK_NOFOLLOW) {
-                    Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Symlink => {
-                        // Where it leads is resolved from the root, so that an absolute link stays inside.
-                        in_root(root, &format!("{dir}/{name}"), OFlags::empty())
-                            .and_then(fstat)
-                            .is_ok_and(|target| is_program(&target))
-                    }
-                    Ok(found) => is_program(&found),
-                    Err(_) => false,
-                },
-            )
+            dirs.iter().any(|(dir, fd)| match statat(fd, *name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(found) if FileType::from_raw_mode(found.st_mode) == FileType::Symlink => {
+                    // Where it leads is resolved from the root, so that an absolute link stays inside.
+                    in_root(root, &format!("{dir}/{name}"), OFlags::empty())
+                        .and_then(fstat)
+                        .is_ok_and(|target| is_program(&target))
+                }
+                Ok(found) => is_program(&found),
+                Err(_) => false,
+            })
         })
     }
 }
@@ -163,10 +154,7 @@ mod tests {
     fn names(root: &Path, mounts: &[&str]) -> Vec<&'static str> {
         let fd = rustix::fs::open(root, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap();
         let mounts: Vec<_> = mounts.iter().map(|m| (*m).to_owned()).collect();
-        stores(fd.as_fd(), &mounts, |_| false)
-            .into_iter()
-            .map(|(s, _)| s.name)
-            .collect()
+        stores(fd.as_fd(), &mounts, |_| false).into_iter().map(|(s, _)| s.name).collect()
     }
 
     fn program(root: &Path, path: &str) {
@@ -206,13 +194,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path();
         fs::create_dir_all(root.join("var/lib/docker")).unwrap();
-        for mount in [
-            "/var/lib/docker",
-            "/var/lib",
-            "/var/",
-            "/var/lib/docker/x",
-            "/a/../var/lib/docker",
-        ] {
+        for mount in
+            ["/var/lib/docker", "/var/lib", "/var/", "/var/lib/docker/x", "/a/../var/lib/docker"]
+        {
             assert!(names(root, &[mount]).is_empty(), "{mount}");
         }
         for mount in ["/", "/var/lib/dockers", "/proc", "/var/lib/containerd"] {

@@ -42,18 +42,10 @@ impl Owner {
     pub fn of(path: &Path) -> io::Result<Self> {
         let stat = statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory || !path.is_absolute() {
-            return Err(io::Error::new(
-                io::ErrorKind::NotADirectory,
-                "it is not a directory",
-            ));
+            return Err(io::Error::new(io::ErrorKind::NotADirectory, "it is not a directory"));
         }
         let fsid = statvfs(path)?.f_fsid;
-        Ok(Self {
-            path: path.to_owned(),
-            device: stat.st_dev,
-            inode: stat.st_ino,
-            fsid,
-        })
+        Ok(Self { path: path.to_owned(), device: stat.st_dev, inode: stat.st_ino, fsid })
     }
 
     /// Whether `other` is the same directory: by path and inode, for the numbers of its file system
@@ -69,10 +61,7 @@ impl Owner {
             Ok(now) if self.same_file_system(now.device, now.fsid) => Presence::Gone,
             Ok(_) => Presence::Unknown,
             Err(e)
-                if matches!(
-                    e.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
-                ) =>
+                if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
             {
                 self.judge_ancestor()
             }
@@ -114,17 +103,11 @@ pub fn upper_of(root: impl AsFd) -> Option<PathBuf> {
 /// The `upperdir` option of the overlay with this mount id, proc_pid_mountinfo(5).
 fn upper_in(mountinfo: &[u8], mount: i32) -> Option<PathBuf> {
     let id = format!("{mount} ");
-    let line = mountinfo
-        .split(|&b| b == b'\n')
-        .find(|line| line.starts_with(id.as_bytes()))?;
+    let line = mountinfo.split(|&b| b == b'\n').find(|line| line.starts_with(id.as_bytes()))?;
     let separator = b" - overlay ";
     let start = line.windows(separator.len()).position(|w| w == separator)?;
-    let options = line[start + separator.len()..]
-        .splitn(2, |&b| b == b' ')
-        .nth(1)?;
-    let upper = options
-        .split(|&b| b == b',')
-        .find_map(|o| o.strip_prefix(b"upperdir="))?;
+    let options = line[start + separator.len()..].splitn(2, |&b| b == b' ').nth(1)?;
+    let upper = options.split(|&b| b == b',').find_map(|o| o.strip_prefix(b"upperdir="))?;
     Some(PathBuf::from(OsString::from_vec(unescape(upper))))
 }
 
@@ -133,14 +116,11 @@ fn unescape(text: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some((&first, tail)) = rest.split_first() {
-        let digits = tail
-            .get(..3)
-            .filter(|d| first == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
+        let digits =
+            tail.get(..3).filter(|d| first == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
         if let Some(digits) = digits {
             out.push(
-                digits
-                    .iter()
-                    .fold(0u8, |value, d| value.wrapping_mul(8).wrapping_add(d - b'0')),
+                digits.iter().fold(0u8, |value, d| value.wrapping_mul(8).wrapping_add(d - b'0')),
             );
             rest = &tail[3..];
         } else {
@@ -184,35 +164,16 @@ mod tests {
         fs::create_dir_all(&path).unwrap();
         let owner = Owner::of(&path).unwrap();
         assert_eq!(owner.presence(), Presence::Present);
-        let elsewhere = Owner {
-            device: u64::MAX,
-            fsid: 1,
-            ..owner.clone()
-        };
-        assert_eq!(
-            elsewhere.presence(),
-            Presence::Present,
-            "the numbers changed with a reboot"
-        );
-        let other = Owner {
-            inode: 1,
-            ..elsewhere.clone()
-        };
-        assert_eq!(
-            other.presence(),
-            Presence::Unknown,
-            "another file system lies there"
-        );
+        let elsewhere = Owner { device: u64::MAX, fsid: 1, ..owner.clone() };
+        assert_eq!(elsewhere.presence(), Presence::Present, "the numbers changed with a reboot");
+        let other = Owner { inode: 1, ..elsewhere.clone() };
+        assert_eq!(other.presence(), Presence::Unknown, "another file system lies there");
 
         fs::rename(&path, dir.path().join("layers/two")).unwrap();
         assert_eq!(owner.presence(), Presence::Gone);
         assert_eq!(elsewhere.presence(), Presence::Unknown);
         fs::create_dir(&path).unwrap();
-        assert_eq!(
-            owner.presence(),
-            Presence::Gone,
-            "another directory of that name"
-        );
+        assert_eq!(owner.presence(), Presence::Gone, "another directory of that name");
         fs::remove_dir_all(dir.path().join("layers")).unwrap();
         assert_eq!(owner.presence(), Presence::Gone, "all of it was removed");
     }

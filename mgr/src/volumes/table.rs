@@ -47,32 +47,16 @@ pub const STORES: &[StoreKind] = &[
         programs: &["k3s", "rke2"],
         mode: 0o755,
     },
-    StoreKind {
-        name: "k0s",
-        destination: "/var/lib/k0s",
-        programs: &["k0s"],
-        mode: 0o755,
-    },
+    StoreKind { name: "k0s", destination: "/var/lib/k0s", programs: &["k0s"], mode: 0o755 },
     StoreKind {
         name: "buildkit",
         destination: "/var/lib/buildkit",
         programs: &["buildkitd"],
         mode: 0o711,
     },
-    StoreKind {
-        name: "crio",
-        destination: "/var/lib/crio",
-        programs: &["crio"],
-        mode: 0o755,
-    },
+    StoreKind { name: "crio", destination: "/var/lib/crio", programs: &["crio"], mode: 0o755 },
 ];
 
 /// Where programs are looked for in the image.
-pub const PROGRAM_DIRS: &[&str] = &[
-    "usr/bin",
-    "usr/sbin",
-    "bin",
-    "sbin",
-    "usr/local/bin",
-    "usr/local/sbin",
-];
+pub const PROGRAM_DIRS: &[&str] =
+    &["usr/bin", "usr/sbin", "bin", "sbin", "usr/local/bin", "usr/local/sbin"];

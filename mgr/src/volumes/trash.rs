@@ -29,20 +29,13 @@ pub struct Trash {
 impl Trash {
     /// Opens the trash and starts to empty it.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(dir)?;
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
         let fd = rustix::fs::open(dir, DIRECTORY, Mode::empty())?;
         let (wake, woken) = channel();
         std::thread::Builder::new()
             .name("trash".into())
             .spawn(move || empty_for_ever(&fd, &woken))?;
-        let trash = Self {
-            dir: dir.to_owned(),
-            wake,
-            number: AtomicU64::new(0),
-        };
+        let trash = Self { dir: dir.to_owned(), wake, number: AtomicU64::new(0) };
         let _ = trash.wake.send(());
         Ok(trash)
     }
@@ -51,11 +44,8 @@ impl Trash {
     pub fn take(&self, path: &Path) -> io::Result<()> {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         // Unique over restarts: names of an earlier process may still be there.
-        let name = format!(
-            "{}-{}-{number}",
-            std::process::id(),
-            crate::registry::process::now_ns()
-        );
+        let name =
+            format!("{}-{}-{number}", std::process::id(), crate::registry::process::now_ns());
         match fs::rename(path, self.dir.join(name)) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e),
@@ -68,10 +58,8 @@ impl Trash {
     }
 }
 
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 fn empty_for_ever(trash: &OwnedFd, woken: &Receiver<()>) {
     while woken.recv().is_ok() {
@@ -119,11 +107,7 @@ fn remove(trash: BorrowedFd<'_>, name: &CString, hoisted: &mut u64) -> io::Resul
             }
             found = true;
             let is_dir = entry.file_type() == FileType::Directory;
-            let flags = if is_dir {
-                AtFlags::REMOVEDIR
-            } else {
-                AtFlags::empty()
-            };
+            let flags = if is_dir { AtFlags::REMOVEDIR } else { AtFlags::empty() };
             match unlinkat(&dir, child, flags) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(Errno::NOTEMPTY | Errno::EXIST | Errno::ISDIR) => {

@@ -27,9 +27,7 @@ impl OwnerWatch {
         let inotify = Arc::new(inotify::init(CreateFlags::CLOEXEC)?);
         let watched = Arc::new(Mutex::new(HashMap::new()));
         let (fd, map) = (Arc::clone(&inotify), Arc::clone(&watched));
-        std::thread::Builder::new()
-            .name("owners".into())
-            .spawn(move || run(&fd, &map, removed))?;
+        std::thread::Builder::new().name("owners".into()).spawn(move || run(&fd, &map, removed))?;
         Ok(Self { inotify, watched })
     }
 

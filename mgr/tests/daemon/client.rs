@@ -1,9 +1,9 @@
 //! The runtime's end of the protocol, on any socket path.
 
-use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use sysbox_ipc::proto::{self, mgr_reply::Result as Reply, mgr_request::Call};
 use sysbox_ipc::{Connection, PROTOCOL};
@@ -21,15 +21,9 @@ impl Client {
         call: Call,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(Reply, Vec<OwnedFd>), String> {
-        let request = proto::MgrRequest {
-            protocol: PROTOCOL,
-            call: Some(call),
-        };
+        let request = proto::MgrRequest { protocol: PROTOCOL, call: Some(call) };
         self.0.send(&request, fds).map_err(|e| e.to_string())?;
-        let answer = self
-            .0
-            .receive::<proto::MgrReply>()
-            .map_err(|e| e.to_string())?;
+        let answer = self.0.receive::<proto::MgrReply>().map_err(|e| e.to_string())?;
         let answer = answer.ok_or("the daemon closed the connection")?;
         match answer.message.result {
             Some(Reply::Error(e)) => Err(format!("{} ({})", e.message, e.remedy)),
@@ -42,7 +36,9 @@ impl Client {
         &self,
         request: &proto::Register,
     ) -> Result<(proto::Registered, OwnedFd), String> {
-        let rootfs = File::open(&request.rootfs).expect("opening the rootfs");
+        let rootfs =
+            rustix::fs::open(&request.rootfs, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+                .unwrap();
         match self.call(Call::Register(request.clone()), &[rootfs.as_fd()])? {
             (Reply::Registered(registered), mut fds) => Ok((registered, fds.remove(0))),
             other => panic!("{other:?}"),
@@ -52,16 +48,12 @@ impl Client {
     pub fn commit(&self, id: &str, pid: u32) -> Result<(), String> {
         let init_pid = pid as i32;
         let pidfd = pidfd_open(Pid::from_raw(init_pid).unwrap(), PidfdFlags::empty()).unwrap();
-        let call = Call::Commit(proto::Commit {
-            id: id.into(),
-            init_pid,
-        });
+        let call = Call::Commit(proto::Commit { id: id.into(), init_pid });
         self.call(call, &[pidfd.as_fd()]).map(drop)
     }
 
     pub fn unregister(&self, id: &str) -> Result<(), String> {
-        self.call(Call::Unregister(proto::Unregister { id: id.into() }), &[])
-            .map(drop)
+        self.call(Call::Unregister(proto::Unregister { id: id.into() }), &[]).map(drop)
     }
 
     pub fn status(&self) -> proto::MgrStatus {

@@ -5,7 +5,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+use rustix::mount::{
+    MountFlags, MountPropagationFlags, UnmountFlags, mount, mount_change, unmount,
+};
 use sysbox_ipc::proto;
 use sysbox_kernel::ns::{UnshareFlags, unshare};
 
@@ -15,25 +17,20 @@ use crate::need_root;
 /// A layer as Docker's overlay2 driver makes it, and a second overlay over it for the container.
 struct Layer {
     dir: PathBuf,
+    /// Name of the engine's mount point.
+    merged: &'static str,
 }
 
 impl Layer {
     /// Needs a mount namespace of the test's own.
-    fn new(host: &Host, merged: &str) -> Self {
+    fn new(host: &Host, merged: &'static str) -> Self {
         let dir = host.path("layer");
-        for name in [
-            "lower-dir/etc/old",
-            "diff",
-            "work",
-            "work2",
-            merged,
-            "container",
-        ] {
+        for name in ["lower-dir/etc/old", "diff", "work", "work2", merged, "container"] {
             fs::create_dir_all(dir.join(name)).unwrap();
         }
         fs::write(dir.join("lower-dir/etc/file"), "low").unwrap();
         fs::copy("/bin/busybox", dir.join("lower-dir/busybox")).unwrap();
-        let layer = Self { dir };
+        let layer = Self { dir, merged };
         layer.mount("work", merged);
         layer.mount("work2", "container");
         layer
@@ -41,36 +38,23 @@ impl Layer {
 
     fn mount(&self, work: &str, target: &str) {
         let at = |name: &str| self.dir.join(name).display().to_string();
-        let options = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            at("lower-dir"),
-            at("diff"),
-            at(work)
-        );
+        let options =
+            format!("lowerdir={},upperdir={},workdir={}", at("lower-dir"), at("diff"), at(work));
         let options = CString::new(options).unwrap();
-        mount(
-            "overlay",
-            self.dir.join(target),
-            "overlay",
-            MountFlags::empty(),
-            &*options,
-        )
-        .unwrap();
+        mount("overlay", self.dir.join(target), "overlay", MountFlags::empty(), &*options).unwrap();
     }
 
     /// Starts a container whose init has the second overlay for its root.
-    fn run(&self, host: &Host, merged: &str) -> Init {
+    fn run(&self, host: &Host) -> Init {
         let request = proto::Register {
-            rootfs: self.dir.join(merged).to_str().unwrap().into(),
+            rootfs: self.dir.join(self.merged).to_str().unwrap().into(),
             owner_dir: self.dir.to_str().unwrap().into(),
             ..host.request("c1")
         };
         let client = host.client();
         client.register(&request).unwrap();
         let mut command = Command::new("chroot");
-        command
-            .arg(self.dir.join("container"))
-            .args(["/busybox", "sleep", "1000"]);
+        command.arg(self.dir.join("container")).args(["/busybox", "sleep", "1000"]);
         let init = Init::start(&mut command);
         let root = PathBuf::from(format!("/proc/{}/root", init.pid()));
         host.wait("init to have its root", || {
@@ -81,21 +65,24 @@ impl Layer {
     }
 }
 
+impl Drop for Layer {
+    /// So that the test's directory can be removed.
+    fn drop(&mut self) {
+        for target in [self.merged, "container"] {
+            let _ = unmount(self.dir.join(target), UnmountFlags::DETACH);
+        }
+    }
+}
+
 /// A mount namespace for this thread and what it starts.
 fn own_mounts() {
     unshare(UnshareFlags::NEWNS).unwrap();
-    mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .unwrap();
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<_> = fs::read_dir(dir)
-        .unwrap()
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }
@@ -104,14 +91,13 @@ fn names(dir: &Path) -> Vec<String> {
 fn with_docker_each_look_is_fresh_in_both_directions() {
     need_root!();
     own_mounts();
-    let host = Host::without_daemon();
+    let mut host = Host::without_daemon();
     let layer = Layer::new(&host, "merged");
     let lower = layer.dir.join("lower");
     fs::write(&lower, "l/XYZ").unwrap();
-    let mut host = host;
     host.fs = crate::fake_fs::start(&host.run_dir());
     host.start();
-    let _init = layer.run(&host, "merged");
+    let _init = layer.run(&host);
     let (engine, container) = (layer.dir.join("merged"), layer.dir.join("container"));
 
     for round in 0..20 {
@@ -124,10 +110,7 @@ fn with_docker_each_look_is_fresh_in_both_directions() {
         fs::write(container.join(&made), "by the container").unwrap();
         fs::write(container.join("etc/file"), format!("changed {round}")).unwrap();
         fs::read(&lower).unwrap();
-        assert_eq!(
-            fs::read_to_string(engine.join(&made)).unwrap(),
-            "by the container"
-        );
+        assert_eq!(fs::read_to_string(engine.join(&made)).unwrap(), "by the container");
         assert_eq!(
             fs::read_to_string(engine.join("etc/file")).unwrap(),
             format!("changed {round}")
@@ -136,10 +119,7 @@ fn with_docker_each_look_is_fresh_in_both_directions() {
 
         fs::write(engine.join(&brought), "by docker cp").unwrap();
         fs::read(&lower).unwrap();
-        assert_eq!(
-            fs::read_to_string(container.join(&brought)).unwrap(),
-            "by docker cp"
-        );
+        assert_eq!(fs::read_to_string(container.join(&brought)).unwrap(), "by docker cp");
     }
 }
 
@@ -147,12 +127,11 @@ fn with_docker_each_look_is_fresh_in_both_directions() {
 fn with_other_engines_the_next_look_is_fresh() {
     need_root!();
     own_mounts();
-    let host = Host::without_daemon();
+    let mut host = Host::without_daemon();
     let layer = Layer::new(&host, "rootfs");
-    let mut host = host;
     host.fs = crate::fake_fs::start(&host.run_dir());
     host.start();
-    let _init = layer.run(&host, "rootfs");
+    let _init = layer.run(&host);
     let (engine, container) = (layer.dir.join("rootfs"), layer.dir.join("container"));
     names(&engine.join("etc"));
     assert!(!engine.join("etc/made").exists());
@@ -168,24 +147,20 @@ fn with_other_engines_the_next_look_is_fresh() {
 fn options_of_the_engines_mount_do_not_change() {
     need_root!();
     own_mounts();
-    let host = Host::without_daemon();
+    let mut host = Host::without_daemon();
     let layer = Layer::new(&host, "merged");
     fs::write(layer.dir.join("lower"), "l/XYZ").unwrap();
     let engine = layer.dir.join("merged");
     let flags = MountFlags::RDONLY | MountFlags::NOSUID;
     rustix::mount::mount_remount(&engine, flags, "").unwrap();
-    let mut host = host;
     host.fs = crate::fake_fs::start(&host.run_dir());
     host.start();
     let mounts = || {
         let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-        text.lines()
-            .filter(|l| l.contains("/layer/"))
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
+        text.lines().filter(|l| l.contains("/layer/")).map(str::to_owned).collect::<Vec<_>>()
     };
     let before = mounts();
-    let init = layer.run(&host, "merged");
+    let init = layer.run(&host);
     fs::read(layer.dir.join("lower")).unwrap();
     assert_eq!(mounts(), before);
 

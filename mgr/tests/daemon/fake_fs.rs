@@ -41,13 +41,6 @@ fn serve(connection: &Connection, known: &Containers) {
             }
             Call::Status(_) => Reply::Status(proto::FsStatus::default()),
         };
-        connection
-            .send(
-                &proto::FsReply {
-                    result: Some(result),
-                },
-                &[],
-            )
-            .unwrap();
+        connection.send(&proto::FsReply { result: Some(result) }, &[]).unwrap();
     }
 }

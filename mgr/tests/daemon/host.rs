@@ -36,11 +36,7 @@ impl Host {
         fs::create_dir(dir.path().join("run")).unwrap();
         fs::write(dir.path().join("subuid"), "me:100000:65536\n").unwrap();
         fs::write(dir.path().join("subgid"), "me:100000:65536\n").unwrap();
-        Self {
-            dir,
-            daemon: None,
-            fs: Containers::default(),
-        }
+        Self { dir, daemon: None, fs: Containers::default() }
     }
 
     pub fn run_dir(&self) -> PathBuf {
@@ -55,12 +51,7 @@ impl Host {
     /// The daemon's command line.
     pub fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sysbox-mgr"));
-        let flags = [
-            "run-dir:run",
-            "data-root:data",
-            "subuid-file:subuid",
-            "subgid-file:subgid",
-        ];
+        let flags = ["run-dir:run", "data-root:data", "subuid-file:subuid", "subgid-file:subgid"];
         for (flag, name) in flags.map(|f| f.split_once(':').unwrap()) {
             command.arg(format!("--{flag}")).arg(self.path(name));
         }
@@ -70,11 +61,7 @@ impl Host {
 
     /// Starts the daemon and waits until it answers.
     pub fn start(&mut self) {
-        let log = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.path("log"))
-            .unwrap();
+        let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
         self.daemon = Some(self.command().stderr(log).process_group(0).spawn().unwrap());
         self.wait("the daemon to answer", || {
             sysbox_ipc::Connection::connect(&self.socket()).is_ok()
@@ -99,11 +86,7 @@ impl Host {
     /// State of a container as the daemon tells it.
     pub fn state(&self, id: &str) -> Option<String> {
         let status = self.client().status();
-        status
-            .containers
-            .into_iter()
-            .find(|c| c.id == id)
-            .map(|c| c.state)
+        status.containers.into_iter().find(|c| c.id == id).map(|c| c.state)
     }
 
     /// A plain root file system, and a request for it.
@@ -146,10 +129,7 @@ impl Host {
 
     /// Names in the directory of the volumes, without the trash.
     pub fn volumes(&self) -> Vec<String> {
-        names(&self.path("data/volumes"))
-            .into_iter()
-            .filter(|n| !n.starts_with('@'))
-            .collect()
+        names(&self.path("data/volumes")).into_iter().filter(|n| !n.starts_with('@')).collect()
     }
 }
 
@@ -166,9 +146,8 @@ fn names(dir: &Path) -> Vec<String> {
     let Ok(entries) = fs::read_dir(dir) else {
         return Vec::new();
     };
-    let mut names: Vec<_> = entries
-        .map(|e| e.unwrap().file_name().into_string().unwrap())
-        .collect();
+    let mut names: Vec<_> =
+        entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
 }

@@ -28,19 +28,13 @@ fn containers_that_start_at_once_never_overlap() {
                 })
             })
             .collect();
-        let live: Vec<_> = threads
-            .into_iter()
-            .filter_map(|t| t.join().unwrap())
-            .collect();
+        let live: Vec<_> = threads.into_iter().filter_map(|t| t.join().unwrap()).collect();
         live.iter().map(|(range, _)| *range).collect()
     });
     for (n, (start, size)) in ranges.iter().enumerate() {
         assert!(*start >= 231_072, "{start} is of another user");
         for (other, _) in &ranges[n + 1..] {
-            assert!(
-                start.abs_diff(*other) >= *size,
-                "{start} and {other} overlap"
-            );
+            assert!(start.abs_diff(*other) >= *size, "{start} and {other} overlap");
         }
     }
     for file in ["subuid", "subgid"] {
@@ -80,19 +74,11 @@ fn exhaustion_is_told_with_numbers_and_the_remedy_helps() {
     let first = host.run(&host.request("c1"));
     let _second = host.run(&host.request("c2"));
     let error = host.client().register(&host.request("c3")).unwrap_err();
-    assert!(
-        error.contains("room for 2 such ranges, and 2 are in use"),
-        "{error}"
-    );
+    assert!(error.contains("room for 2 such ranges, and 2 are in use"), "{error}");
     let line = error.split('`').nth(1).unwrap().to_owned();
     drop(first);
-    host.wait("the first to end", || {
-        host.state("c1").as_deref() == Some("exited")
-    });
-    assert!(
-        host.client().register(&host.request("c3")).is_err(),
-        "kept until it is deleted"
-    );
+    host.wait("the first to end", || host.state("c1").as_deref() == Some("exited"));
+    assert!(host.client().register(&host.request("c3")).is_err(), "kept until it is deleted");
     host.client().unregister("c1").unwrap();
     let _third = host.run(&host.request("c3"));
 
@@ -110,37 +96,18 @@ fn given_mappings_are_honoured_but_may_not_touch_another_container() {
     let host = Host::new();
     let mut request = host.request("given");
     request.uid_mappings = vec![
-        IdMapping {
-            container_id: 0,
-            host_id: 700_000,
-            size: 10,
-        },
-        IdMapping {
-            container_id: 10,
-            host_id: 800_000,
-            size: 1000,
-        },
+        IdMapping { container_id: 0, host_id: 700_000, size: 10 },
+        IdMapping { container_id: 10, host_id: 800_000, size: 1000 },
     ];
     request.gid_mappings = request.uid_mappings.clone();
     let (registered, _init) = host.run(&request);
     assert_eq!(registered.uid_mappings, request.uid_mappings);
 
     let mut other = host.request("other");
-    other.uid_mappings = vec![IdMapping {
-        container_id: 0,
-        host_id: 800_999,
-        size: 1,
-    }];
-    other.gid_mappings = vec![IdMapping {
-        container_id: 0,
-        host_id: 1,
-        size: 1,
-    }];
+    other.uid_mappings = vec![IdMapping { container_id: 0, host_id: 800_999, size: 1 }];
+    other.gid_mappings = vec![IdMapping { container_id: 0, host_id: 1, size: 1 }];
     let error = host.client().register(&other).unwrap_err();
-    assert!(
-        error.contains("container given has 800000-800999"),
-        "{error}"
-    );
+    assert!(error.contains("container given has 800000-800999"), "{error}");
     other.uid_mappings[0].host_id = 0;
     let error = host.client().register(&other).unwrap_err();
     assert!(error.contains("root of the host"), "{error}");

@@ -30,17 +30,9 @@ fn a_container_from_register_to_unregister() {
     assert!(told.created_boottime_ns > 0);
     drop(userns);
 
-    assert!(
-        client
-            .register(&host.request("c2"))
-            .unwrap_err()
-            .contains("is creating c1")
-    );
+    assert!(client.register(&host.request("c2")).unwrap_err().contains("is creating c1"));
     let duplicate = host.client().register(&request).unwrap_err();
-    assert!(
-        duplicate.contains("exists already (creating)"),
-        "{duplicate}"
-    );
+    assert!(duplicate.contains("exists already (creating)"), "{duplicate}");
 
     let init = Init::start(Command::new("sleep").arg("1000"));
     client.commit("c1", init.pid()).unwrap();
@@ -50,9 +42,7 @@ fn a_container_from_register_to_unregister() {
     assert!(running.contains("still runs"), "{running}");
 
     drop(init);
-    host.wait("its death to be noticed", || {
-        host.state("c1").as_deref() == Some("exited")
-    });
+    host.wait("its death to be noticed", || host.state("c1").as_deref() == Some("exited"));
     host.client().unregister("c1").unwrap();
     host.client().unregister("c1").unwrap();
     assert_eq!(host.state("c1"), None);
@@ -73,18 +63,9 @@ fn bad_requests_are_refused_and_leave_nothing() {
     };
     refused(&|r| r.id = "a/b".into(), "not valid");
     refused(&|r| r.id = "..".into(), "not valid");
-    refused(
-        &|r| r.rootfs = host.path("subuid").to_str().unwrap().into(),
-        "not a directory",
-    );
-    refused(
-        &|r| r.owner_dir = "/does/not/exist".into(),
-        "/does/not/exist",
-    );
-    refused(
-        &|r| r.id_range_size = u32::MAX,
-        "no range of 4294967295 ids is free",
-    );
+    refused(&|r| r.rootfs = host.path("subuid").to_str().unwrap().into(), "not a directory");
+    refused(&|r| r.owner_dir = "/does/not/exist".into(), "/does/not/exist");
+    refused(&|r| r.id_range_size = u32::MAX, "no range of 4294967295 ids is free");
     let init = Init::start(Command::new("sleep").arg("1000"));
     let error = client.commit("nobody", init.pid()).unwrap_err();
     assert!(error.contains("has not registered it"), "{error}");
@@ -98,10 +79,7 @@ fn without_sysbox_fs_the_error_says_how_to_start_it() {
     let mut host = Host::without_daemon();
     host.start();
     let error = host.client().register(&host.request("c1")).unwrap_err();
-    assert!(
-        error.contains("sysbox-fs is not running") && error.contains("start"),
-        "{error}"
-    );
+    assert!(error.contains("sysbox-fs is not running") && error.contains("start"), "{error}");
     assert!(host.records().is_empty());
 }
 
@@ -155,35 +133,23 @@ fn of_a_killed_runtime_cgroup_processes_and_state_go_too() {
     fs::create_dir_all(state_dir.join("sub")).unwrap();
     let unified = cgroup.to_str().unwrap().to_owned();
     let request = proto::Register {
-        cgroups: Some(proto::CgroupPaths {
-            unified,
-            ..Default::default()
-        }),
+        cgroups: Some(proto::CgroupPaths { unified, ..Default::default() }),
         state_dir: state_dir.to_str().unwrap().into(),
         ..host.request(&id)
     };
-    fs::write(
-        host.path("request"),
-        prost::Message::encode_to_vec(&request),
-    )
-    .unwrap();
+    fs::write(host.path("request"), prost::Message::encode_to_vec(&request)).unwrap();
     let mut runtime = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "lifecycle::runtime_process"])
         .env("MGR_TEST_RUNTIME", host.path(""))
         .stdout(Stdio::null())
         .spawn()
         .unwrap();
-    host.wait("the runtime to register", || {
-        host.path("registered").exists()
-    });
+    host.wait("the runtime to register", || host.path("registered").exists());
     runtime.kill().unwrap();
     runtime.wait().unwrap();
 
     host.wait("the rollback", || host.records().is_empty());
-    assert!(
-        !inside.wait().unwrap().success(),
-        "what ran in the cgroup was killed"
-    );
+    assert!(!inside.wait().unwrap().success(), "what ran in the cgroup was killed");
     assert!(!cgroup.exists() && parent.exists());
     assert!(!state_dir.exists());
     fs::remove_dir(parent).unwrap();
@@ -194,15 +160,10 @@ fn ready_is_told_and_a_stop_is_graceful() {
     need_root!();
     let mut host = Host::without_daemon();
     let socket = std::os::unix::net::UnixDatagram::bind(host.path("notify")).unwrap();
-    socket
-        .set_read_timeout(Some(Duration::from_secs(15)))
-        .unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
     let mut command = host.command();
-    let mut daemon = command
-        .env("NOTIFY_SOCKET", host.path("notify"))
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut daemon =
+        command.env("NOTIFY_SOCKET", host.path("notify")).stderr(Stdio::null()).spawn().unwrap();
     let mut text = [0; 64];
     let length = socket.recv(&mut text).unwrap();
     assert_eq!(&text[..length], b"READY=1\n");
@@ -222,16 +183,8 @@ fn a_second_instance_is_refused() {
     let error = String::from_utf8(second.stderr).unwrap();
     let pid = host.client().status().pid;
     assert!(!second.status.success());
-    assert!(
-        error.contains(&format!("runs already, as process {pid}")),
-        "{error}"
-    );
+    assert!(error.contains(&format!("runs already, as process {pid}")), "{error}");
     // Not with the same data either.
-    let second = host
-        .command()
-        .arg("--run-dir")
-        .arg(host.path("run2"))
-        .output()
-        .unwrap();
+    let second = host.command().arg("--run-dir").arg(host.path("run2")).output().unwrap();
     assert!(!second.status.success());
 }

@@ -27,19 +27,14 @@ fn a_killed_manager_knows_its_containers_again() {
     assert_eq!(host.state("lives").as_deref(), Some("running"));
     assert_eq!(host.state("dies"), None, "it had no volumes to be kept");
     assert_eq!(host.state("half"), None, "its creation was interrupted");
-    host.wait("sysbox-fs to be told", || {
-        host.fs.lock().unwrap().contains_key("lives")
-    });
+    host.wait("sysbox-fs to be told", || host.fs.lock().unwrap().contains_key("lives"));
     let told = host.fs.lock().unwrap()["lives"].clone();
     assert_eq!((told.key, told.uid), (key, first.uid_mappings[0].host_id));
 
     let (second, _init) = host.run(&host.request("new"));
     let (a, b) = (first.uid_mappings[0], second.uid_mappings[0]);
     assert!(a.host_id.abs_diff(b.host_id) >= a.size);
-    assert!(
-        host.fs.lock().unwrap()["new"].key > key + 2,
-        "keys are never used again"
-    );
+    assert!(host.fs.lock().unwrap()["new"].key > key + 2, "keys are never used again");
 }
 
 #[test]
@@ -51,9 +46,7 @@ fn a_container_that_dies_after_the_restart_is_noticed() {
     host.start();
     assert_eq!(host.state("c1").as_deref(), Some("running"));
     drop(init);
-    host.wait("its death to be noticed", || {
-        host.state("c1").as_deref() == Some("exited")
-    });
+    host.wait("its death to be noticed", || host.state("c1").as_deref() == Some("exited"));
     host.client().unregister("c1").unwrap();
     assert!(host.records().is_empty());
 }
@@ -69,9 +62,7 @@ fn sysbox_fs_is_told_when_it_comes_up_later() {
     host.start();
     assert_eq!(host.state("c1").as_deref(), Some("running"));
     host.fs = fake_fs::start(&host.run_dir());
-    host.wait("sysbox-fs to be told", || {
-        host.fs.lock().unwrap().contains_key("c1")
-    });
+    host.wait("sysbox-fs to be told", || host.fs.lock().unwrap().contains_key("c1"));
 }
 
 #[test]
@@ -83,9 +74,11 @@ fn a_corrupt_record_is_set_aside_and_its_ids_stay_taken() {
     let (lost, userns) = client.register(&request).unwrap();
     let fd = std::os::fd::AsRawFd::as_raw_fd(&userns);
     let mut command = std::process::Command::new("nsenter");
-    command
-        .arg(format!("--user=/proc/{}/fd/{fd}", std::process::id()))
-        .args(["--preserve-credentials", "sleep", "1000"]);
+    command.arg(format!("--user=/proc/{}/fd/{fd}", std::process::id())).args([
+        "--preserve-credentials",
+        "sleep",
+        "1000",
+    ]);
     let init = crate::host::Init::start(&mut command);
     host.wait("init to be in its user namespace", || {
         let map = fs::read_to_string(format!("/proc/{}/uid_map", init.pid())).unwrap();
@@ -101,10 +94,6 @@ fn a_corrupt_record_is_set_aside_and_its_ids_stay_taken() {
     for n in 0..3 {
         let (new, _) = host.run(&host.request(&format!("new{n}")));
         let (a, b) = (lost.uid_mappings[0], new.uid_mappings[0]);
-        assert!(
-            a.host_id.abs_diff(b.host_id) >= a.size,
-            "{} is in use",
-            b.host_id
-        );
+        assert!(a.host_id.abs_diff(b.host_id) >= a.size, "{} is in use", b.host_id);
     }
 }

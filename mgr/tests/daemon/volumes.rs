@@ -64,10 +64,7 @@ fn a_failed_restart_keeps_the_volumes() {
     client.unregister("c1").unwrap();
     assert_eq!(host.state("c1").as_deref(), Some("stopped"));
     assert!(volume.join("baked").exists());
-    assert!(
-        !Path::new(&registered.volumes[1].source).exists(),
-        "the new one is taken back"
-    );
+    assert!(!Path::new(&registered.volumes[1].source).exists(), "the new one is taken back");
 }
 
 #[test]
@@ -89,25 +86,11 @@ fn no_volume_where_the_user_mounted_something_or_wants_none() {
     let host = Host::new();
     let (mut request, _layer) = docker(&host, "c1");
     request.mount_destinations = vec!["/var/lib/docker/overlay2".into()];
-    assert!(
-        host.client()
-            .register(&request)
-            .unwrap()
-            .0
-            .volumes
-            .is_empty()
-    );
+    assert!(host.client().register(&request).unwrap().0.volumes.is_empty());
     host.wait("the rollback", || host.records().is_empty());
     request.mount_destinations.clear();
     request.inner_stores = false;
-    assert!(
-        host.client()
-            .register(&request)
-            .unwrap()
-            .0
-            .volumes
-            .is_empty()
-    );
+    assert!(host.client().register(&request).unwrap().0.volumes.is_empty());
 }
 
 #[test]

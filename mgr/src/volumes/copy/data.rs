@@ -58,9 +58,7 @@ fn by_hand(source: BorrowedFd<'_>, target: BorrowedFd<'_>, start: u64, end: u64)
     let mut buffer = vec![0; 1 << 17];
     let mut offset = start;
     while offset < end {
-        let wanted = usize::try_from(end - offset)
-            .unwrap_or(buffer.len())
-            .min(buffer.len());
+        let wanted = usize::try_from(end - offset).unwrap_or(buffer.len()).min(buffer.len());
         let got = match pread(source, &mut buffer[..wanted], offset) {
             Ok(0) => break,
             Ok(got) => got,

@@ -18,29 +18,15 @@ use super::proc_path;
 /// too. The order matters: changing the owner clears set-id bits and file capabilities.
 pub(super) fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, stat: &Stat) -> io::Result<()> {
     let empty = AtFlags::EMPTY_PATH;
-    chownat(
-        target,
-        "",
-        Some(Uid::from_raw(stat.st_uid)),
-        Some(Gid::from_raw(stat.st_gid)),
-        empty,
-    )?;
+    chownat(target, "", Some(Uid::from_raw(stat.st_uid)), Some(Gid::from_raw(stat.st_gid)), empty)?;
     let path = proc_path(target);
     let is_symlink = FileType::from_raw_mode(stat.st_mode) == FileType::Symlink;
     if !is_symlink {
         // A symlink has no mode of its own.
-        chmodat(
-            CWD,
-            &path,
-            Mode::from_raw_mode(stat.st_mode & 0o7777),
-            AtFlags::empty(),
-        )?;
+        chmodat(CWD, &path, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
     }
     attributes(&proc_path(source), &path)?;
-    let time = |sec, nsec| Timespec {
-        tv_sec: sec,
-        tv_nsec: nsec,
-    };
+    let time = |sec, nsec| Timespec { tv_sec: sec, tv_nsec: nsec };
     let times = Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec as _),
         last_modification: time(stat.st_mtime, stat.st_mtime_nsec as _),
@@ -69,10 +55,7 @@ fn attributes(source: &str, target: &str) -> io::Result<()> {
             Err(e) => {
                 let name = name.to_string_lossy();
                 let e = io::Error::from(e);
-                return Err(io::Error::new(
-                    e.kind(),
-                    format!("setting attribute {name}: {e}"),
-                ));
+                return Err(io::Error::new(e.kind(), format!("setting attribute {name}: {e}")));
             }
         }
     }

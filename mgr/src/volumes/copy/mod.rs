@@ -46,13 +46,7 @@ impl Level {
             }
         }
         let stat = fstat(&source)?;
-        Ok(Self {
-            source,
-            target,
-            stat,
-            names,
-            path,
-        })
+        Ok(Self { source, target, stat, names, path })
     }
 }
 
@@ -88,10 +82,8 @@ pub fn tree(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<u64> {
 }
 
 /// Directories are opened for reading; what else is found under the name is refused.
-const DIRECTORY: OFlags = OFlags::RDONLY
-    .union(OFlags::DIRECTORY)
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::CLOEXEC);
+const DIRECTORY: OFlags =
+    OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 /// Files that were copied and have more names: device and inode of the source to path of the copy.
 type Links = HashMap<(u64, u64), PathBuf>;
@@ -147,10 +139,7 @@ fn entry(
 }
 
 fn at(path: &std::path::Path, error: io::Error) -> io::Error {
-    io::Error::new(
-        error.kind(),
-        format!("at {:?}: {error}", path.display().to_string()),
-    )
+    io::Error::new(error.kind(), format!("at {:?}: {error}", path.display().to_string()))
 }
 
 /// A path by which the kernel finds exactly the object of a descriptor.

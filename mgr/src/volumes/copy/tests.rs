@@ -31,15 +31,7 @@ fn node(path: &Path, kind: FileType, dev: Dev) {
 fn facts(path: &Path) -> (u32, u32, u32, u64, i64, i64, u64) {
     let m = fs::symlink_metadata(path).unwrap();
     let size = if m.is_dir() { 0 } else { m.size() };
-    (
-        m.mode(),
-        m.uid(),
-        m.gid(),
-        m.rdev(),
-        m.mtime(),
-        m.mtime_nsec(),
-        size,
-    )
+    (m.mode(), m.uid(), m.gid(), m.rdev(), m.mtime(), m.mtime_nsec(), size)
 }
 
 /// Needs root: device nodes, owners and trusted attributes.
@@ -53,21 +45,12 @@ fn everything_comes_over_unchanged() {
     fs::write(a.join("sub/file"), "contents").unwrap();
     fs::hard_link(a.join("sub/file"), a.join("sub/deep/link")).unwrap();
     symlink("/absolute/target", a.join("symlink")).unwrap();
-    node(
-        &a.join("whiteout"),
-        FileType::CharacterDevice,
-        makedev(0, 0),
-    );
+    node(&a.join("whiteout"), FileType::CharacterDevice, makedev(0, 0));
     node(&a.join("null"), FileType::CharacterDevice, makedev(1, 3));
     node(&a.join("fifo"), FileType::Fifo, 0);
     node(&a.join("socket"), FileType::Socket, 0);
     fs::write(a.join("suid"), "x").unwrap();
-    for (name, id) in [
-        ("suid", 1234),
-        ("symlink", 5),
-        ("sub/deep", 70_000),
-        ("fifo", 9),
-    ] {
+    for (name, id) in [("suid", 1234), ("symlink", 5), ("sub/deep", 70_000), ("fifo", 9)] {
         std::os::unix::fs::lchown(a.join(name), Some(id), Some(id + 1)).unwrap();
     }
     fs::set_permissions(a.join("suid"), PermissionsExt::from_mode(0o6755)).unwrap();
@@ -94,22 +77,13 @@ fn everything_comes_over_unchanged() {
     ] {
         assert_eq!(facts(&a.join(name)), facts(&b.join(name)), "{name}");
     }
-    assert_eq!(
-        fs::read_link(b.join("symlink")).unwrap(),
-        Path::new("/absolute/target")
-    );
+    assert_eq!(fs::read_link(b.join("symlink")).unwrap(), Path::new("/absolute/target"));
     assert_eq!(fs::read(b.join("sub/deep/link")).unwrap(), b"contents");
     let inode = |name| fs::metadata(b.join(name)).unwrap().ino();
     assert_eq!(inode("sub/file"), inode("sub/deep/link"));
     let mut value = [0; 8];
-    assert_eq!(
-        getxattr(b.join("sub"), c"trusted.overlay.opaque", &mut value).unwrap(),
-        1
-    );
-    assert_eq!(
-        getxattr(b.join("suid"), c"user.note", &mut value).unwrap(),
-        1
-    );
+    assert_eq!(getxattr(b.join("sub"), c"trusted.overlay.opaque", &mut value).unwrap(), 1);
+    assert_eq!(getxattr(b.join("suid"), c"user.note", &mut value).unwrap(), 1);
 }
 
 #[test]
@@ -123,10 +97,8 @@ fn holes_stay_holes() {
     std::os::unix::fs::FileExt::write_at(&file, b"middle", 8 << 20).unwrap();
     file.set_len(100 << 20).unwrap();
     copy(&a, &b).unwrap();
-    let (old, new) = (
-        fs::metadata(a.join("sparse")).unwrap(),
-        fs::metadata(b.join("sparse")).unwrap(),
-    );
+    let (old, new) =
+        (fs::metadata(a.join("sparse")).unwrap(), fs::metadata(b.join("sparse")).unwrap());
     assert_eq!(new.len(), old.len());
     assert!(new.blocks() * 512 < 1 << 20, "{} blocks", new.blocks());
     assert!(fs::read(a.join("sparse")).unwrap() == fs::read(b.join("sparse")).unwrap());
