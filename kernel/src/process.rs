@@ -52,10 +52,22 @@ pub enum Fork {
 /// The child of a process that has threads may do nothing but system calls and [`exit_now`]; the
 /// runtime itself never starts a thread, so its children are ordinary processes.
 pub fn clone_process(flags: CloneFlags) -> io::Result<Fork> {
+    clone_process_into(flags, None)
+}
+
+/// [`clone_process`] with the child born in a cgroup v2 directory (`CLONE_INTO_CGROUP`), which
+/// needs no grace period as a later move would.
+///
+/// # Errors
+/// Also those of entering the cgroup: `EBUSY` where it gives controllers to children,
+/// `EOPNOTSUPP` where it takes no domain processes, `EACCES` without write permission.
+pub fn clone_process_into(flags: CloneFlags, cgroup: Option<BorrowedFd<'_>>) -> io::Result<Fork> {
     let mut pidfd: libc::c_int = -1;
     let sibling = flags.0 & CloneFlags::SIBLING.0 != 0;
     let mut args = libc::clone_args {
-        flags: flags.0 | libc::CLONE_PIDFD as u64,
+        flags: flags.0
+            | libc::CLONE_PIDFD as u64
+            | cgroup.map_or(0, |_| linux_raw_sys::general::CLONE_INTO_CGROUP),
         pidfd: std::ptr::from_mut(&mut pidfd) as u64,
         child_tid: 0,
         parent_tid: 0,
@@ -66,7 +78,7 @@ pub fn clone_process(flags: CloneFlags) -> io::Result<Fork> {
         tls: 0,
         set_tid: 0,
         set_tid_size: 0,
-        cgroup: 0,
+        cgroup: cgroup.map_or(0, |fd| u64::from(fd.as_raw_fd().cast_unsigned())),
     };
     // SAFETY: without CLONE_VM the child runs on a copy of this address space, as after fork(2);
     // `args` is a live clone_args of the size given, and `pidfd` lives until the call returns.
@@ -142,19 +154,9 @@ pub fn set_fs_ids(uid: u32, gid: u32) -> io::Result<(u32, u32)> {
 /// Marks every descriptor from `first` on close-on-exec, `close_range(2)`.
 pub fn close_on_exec_from(first: u32) -> io::Result<()> {
     // SAFETY: CLOSE_RANGE_CLOEXEC closes nothing now, so no owned descriptor is invalidated.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_close_range,
-            first,
-            u32::MAX,
-            libc::CLOSE_RANGE_CLOEXEC,
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    let result =
+        unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Closes every descriptor but the standard streams, the `preserved` ones that follow them, and
@@ -184,11 +186,7 @@ pub fn close_all_but(preserved: u32, keep: &[BorrowedFd<'_>]) -> io::Result<()> 
 pub fn keep_over_exec(fd: i32) -> io::Result<()> {
     // SAFETY: F_SETFD only changes a flag of the descriptor; a closed one gives EBADF.
     let result = unsafe { libc::fcntl(fd, libc::F_SETFD, 0) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Sets every signal to its default action and unblocks all: the Rust runtime ignores SIGPIPE, and
@@ -209,11 +207,7 @@ pub fn reset_signals() {
 /// `execve(2)`; returns only on failure.
 pub fn execve(path: &CString, args: &[CString], env: &[CString]) -> io::Error {
     let pointers = |strings: &[CString]| -> Vec<*const c_char> {
-        strings
-            .iter()
-            .map(|s| s.as_ptr())
-            .chain([std::ptr::null()])
-            .collect()
+        strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect()
     };
     let (args, env) = (pointers(args), pointers(env));
     // SAFETY: both arrays are NULL-terminated and their strings outlive the call.
@@ -224,21 +218,9 @@ pub fn execve(path: &CString, args: &[CString], env: &[CString]) -> io::Error {
 /// Joins a new anonymous session keyring (keyctl(2)), so that the caller's keys stay outside.
 pub fn new_session_keyring() -> io::Result<()> {
     // SAFETY: KEYCTL_JOIN_SESSION_KEYRING with a NULL name takes no memory of ours.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_keyctl,
-            libc::KEYCTL_JOIN_SESSION_KEYRING,
-            0,
-            0,
-            0,
-            0,
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    let result =
+        unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, 0, 0, 0, 0) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// The number behind a borrowed descriptor, for `/proc/self/fd/N` paths.

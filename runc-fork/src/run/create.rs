@@ -81,7 +81,8 @@ pub fn create(request: &Request) -> Result<State> {
     timer.mark("register");
 
     undo.cgroup = Some(cgroup.clone());
-    limits::create_cgroup(&cgroup, &converted, &plan)?;
+    limits::create_cgroup(&cgroup, &converted)?;
+    let entrance = cgroup.entrance().context("open the cgroup")?;
     let profile = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     let program = seccomp(profile, prepared.options.system_container, true)?;
     make_start_fifo(&directory)?;
@@ -91,7 +92,7 @@ pub fn create(request: &Request) -> Result<State> {
     let host = HostView::remember()?;
     tree::enter_private_namespace()?;
     let Launched { pid, pidfd, channel } =
-        launch(&plan.namespaces, registration.userns.as_fd(), |channel| {
+        launch(&plan.namespaces, registration.userns.as_fd(), &entrance, |channel| {
             let init = Init {
                 plan: &plan,
                 program: program.as_ref(),
@@ -101,7 +102,8 @@ pub fn create(request: &Request) -> Result<State> {
             init.run(channel)
         })?;
     undo.init = Some(pidfd.try_clone()?);
-    cgroup.attach(pid).context("put init into its cgroup")?;
+    // Not before: the process that enters has lost host root's rights over what is not its own.
+    limits::delegate_cgroup(&cgroup, &plan)?;
     limits::apply_to_process(pid, &plan.process)?;
     own_standard_streams(plan.ids.host_uid(plan.process.uid), plan.ids.host_gid(plan.process.gid));
     timer.mark("launch");

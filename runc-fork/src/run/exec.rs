@@ -7,11 +7,12 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime as oci;
 use rustix::process::setsid;
+use sysbox_cgroups::Entrance;
 use sysbox_ipc::MgrClient;
 use sysbox_kernel::ns::{ThreadNameSpaceType, move_into_thread_name_spaces, pidfd};
 use sysbox_kernel::process::{
-    CloneFlags, Fork, clone_process, close_all_but, exit_now, keep_over_exec, reset_signals,
-    wait_pidfd,
+    CloneFlags, Fork, clone_process, clone_process_into, close_all_but, exit_now, keep_over_exec,
+    reset_signals, wait_pidfd,
 };
 use sysbox_seccomp::Program;
 
@@ -70,11 +71,12 @@ pub fn exec(directory: &Directory, request: &Request) -> Result<i32> {
     timer.mark("prepare");
 
     let (channel, theirs) = Channel::pair()?;
-    let Fork::Parent { pidfd: first, .. } =
-        clone_process(CloneFlags::NONE).context("make the first process")?
-    else {
+    let entrance = state.cgroup.entrance_exec(INIT_LEAF).context("open the cgroup")?;
+    let (fork, inside) = first_process(&entrance)?;
+    let Fork::Parent { pidfd: first, .. } = fork else {
         drop(channel);
-        match enter(&init) {
+        let joined = if inside { entrance.join_v1() } else { Ok(()) };
+        match joined.context("enter the cgroup").and_then(|()| enter(&init)) {
             Ok(Fork::Child) => run(&plan, program.as_ref(), request.preserve_fds, &theirs),
             Ok(Fork::Parent { pid, .. }) => {
                 let _ = theirs.send("born", &pid.to_string());
@@ -88,7 +90,9 @@ pub fn exec(directory: &Directory, request: &Request) -> Result<i32> {
     let process = pidfd(pid).context("open a pidfd of the new process")?;
     wait_pidfd(&first).context("wait for the first process")?;
     let served = (|| {
-        state.cgroup.attach_exec(pid, INIT_LEAF).context("put the process into the cgroup")?;
+        if !inside {
+            state.cgroup.attach_exec(pid, INIT_LEAF).context("put the process into the cgroup")?;
+        }
         limits::apply_to_process(pid, &plan)?;
         own_standard_streams(state.ids.host_uid(plan.uid), state.ids.host_gid(plan.gid));
         channel.send("go", "")?;
@@ -104,6 +108,18 @@ pub fn exec(directory: &Directory, request: &Request) -> Result<i32> {
         write_pid_file(pid_file, pid)?;
     }
     if request.detach { Ok(0) } else { foreground::wait(&process) }
+}
+
+/// Makes the process that enters, born in the container's cgroup unless the container has changed
+/// that just now so that it takes no processes; then the flag is false.
+fn first_process(entrance: &Entrance) -> Result<(Fork, bool)> {
+    match clone_process_into(CloneFlags::NONE, entrance.unified()) {
+        Ok(fork) => Ok((fork, true)),
+        Err(_) => {
+            let fork = clone_process(CloneFlags::NONE).context("make the first process")?;
+            Ok((fork, false))
+        }
+    }
 }
 
 /// Answers the new process until its program runs: the channel closes by itself on exec.

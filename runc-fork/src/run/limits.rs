@@ -10,8 +10,8 @@ use sysbox_cgroups::{Cgroup, device_rules};
 use crate::log;
 use crate::plan::{Plan, ProcessPlan};
 
-/// Makes the container's cgroup, sets its limits and gives container root its part of it.
-pub fn create_cgroup(cgroup: &Cgroup, spec: &oci::Spec, plan: &Plan) -> Result<()> {
+/// Makes the container's cgroup and sets its limits.
+pub fn create_cgroup(cgroup: &Cgroup, spec: &oci::Spec) -> Result<()> {
     cgroup.create().context("make the cgroup")?;
     let given = spec.linux().as_ref().and_then(|l| l.resources().clone());
     if let Some(mut resources) = given {
@@ -20,6 +20,11 @@ pub fn create_cgroup(cgroup: &Cgroup, spec: &oci::Spec, plan: &Plan) -> Result<(
         resources.set_devices(Some(device_rules(&rules, &[])));
         cgroup.apply(&resources).context("set the limits (linux.resources)")?;
     }
+    Ok(())
+}
+
+/// Gives container root its part of the cgroup.
+pub fn delegate_cgroup(cgroup: &Cgroup, plan: &Plan) -> Result<()> {
     let uid = plan.ids.host_uid(0).context("user id 0 of the container is not mapped")?;
     let gid = plan.ids.host_gid(0).context("group id 0 of the container is not mapped")?;
     cgroup.delegate(uid, gid).context("delegate the cgroup")

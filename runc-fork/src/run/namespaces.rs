@@ -3,17 +3,21 @@
 //!
 //! A process cannot leave a user namespace again, and a time namespace holds only processes born
 //! after its offsets were written; so a short-lived process goes in first, makes init as its
-//! *sibling* (init is the runtime's own child), and ends.
+//! *sibling* (init is the runtime's own child), and ends. That process is born in the container's
+//! cgroup, and so is init.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
 use rustix::time::{ClockId, clock_gettime};
+use sysbox_cgroups::Entrance;
 use sysbox_kernel::ns::{
     LinkNameSpaceType, UnshareFlags, move_into_link_name_space, pidfd, unshare,
 };
-use sysbox_kernel::process::{CloneFlags, Fork, clone_process, exit_now, wait_pidfd};
+use sysbox_kernel::process::{
+    CloneFlags, Fork, clone_process, clone_process_into, exit_now, wait_pidfd,
+};
 
 use super::channel::Channel;
 use crate::plan::{Namespaces, TimeOffsets};
@@ -36,15 +40,18 @@ pub struct Launched {
 pub fn launch(
     namespaces: &Namespaces,
     userns: BorrowedFd<'_>,
+    entrance: &Entrance,
     init: impl FnOnce(Channel) -> (),
 ) -> Result<Launched> {
     let joined = open_joined(namespaces)?;
     let (ours, theirs) = Channel::pair()?;
     let Fork::Parent { pidfd: first, .. } =
-        clone_process(CloneFlags::NONE).context("make the first process")?
+        clone_process_into(CloneFlags::NONE, entrance.unified())
+            .context("make the first process in the container's cgroup")?
     else {
         drop(ours);
-        match enter(namespaces, &joined, userns) {
+        let joined_cgroup = entrance.join_v1().context("enter the container's cgroup");
+        match joined_cgroup.and_then(|()| enter(namespaces, &joined, userns)) {
             Ok(Fork::Child) => init(theirs),
             Ok(Fork::Parent { pid, .. }) => {
                 let _ = theirs.send("born", &pid.to_string());
