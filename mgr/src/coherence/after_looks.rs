@@ -1,8 +1,8 @@
 //! Other engines: forget after each look, by notifications of opens on the merged mount.
 //!
 //! The mark is on the engine's overlay as a file system, not as a mount, so that a look through a
-//! copy of the mount (in the mount namespace of an engine's helper) is seen as well. The container's
-//! own overlay is another file system and causes no events.
+//! copy of the mount (in the mount namespace of a child of the engine) is seen as well. The
+//! container's own overlay is another file system and causes no events.
 //!
 //! File handles instead of open descriptors would be the lighter way to be told, but the kernel gives
 //! them for a whole file system only if handles can be decoded, which an overlay cannot do unless

@@ -48,6 +48,7 @@ impl Manager {
                 .doing(|| format!("recording container {id}"))?;
             (key, rootfs, view)
         };
+        self.released.notify_all();
         self.owners.forget(id);
         if let Some(view) = view {
             view.set_container(root);

@@ -47,7 +47,8 @@ use inits::InitWatch;
 #[derive(Debug)]
 pub struct Manager {
     state: Mutex<State>,
-    /// Signalled when a container that somebody worked on is back in the table, or has ended.
+    /// Signalled when a container is committed, has ended, or is back in the table after somebody
+    /// worked on it.
     released: Condvar,
     volumes: Volumes,
     owners: OwnerWatch,

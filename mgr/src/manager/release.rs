@@ -19,11 +19,19 @@ impl Manager {
     /// `Unregister`: the runtime has deleted the container. Its volumes stay for as long as the
     /// engine keeps the container.
     pub fn unregister(&self, id: &str) -> Result<()> {
-        let record = match self.lock().registry.get(id) {
+        // An engine deletes what it failed to create while that is still being taken back.
+        let creating =
+            |s: &mut State| s.registry.get(id).is_some_and(|r| r.state == Life::Creating);
+        let (state, _) = self
+            .released
+            .wait_timeout_while(self.lock(), BUSY, creating)
+            .unwrap_or_else(PoisonError::into_inner);
+        let record = match state.registry.get(id) {
             None => return Ok(()),
             Some(record) if record.state == Life::Stopped => return Ok(()),
             Some(record) => record.clone(),
         };
+        drop(state);
         if record.state == Life::Creating {
             return Err(Error::new(format!("container {id} is still being created")));
         }

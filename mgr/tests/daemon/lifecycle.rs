@@ -99,6 +99,22 @@ fn closing_the_connection_takes_everything_back() {
     host.client().register(&request).unwrap();
 }
 
+#[test]
+fn a_delete_waits_for_the_end_of_a_failed_create() {
+    need_root!();
+    let host = Host::new();
+    let client = host.client();
+    client.register(&host.request("c1")).unwrap();
+    std::thread::scope(|scope| {
+        let delete = scope.spawn(|| host.client().unregister("c1"));
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(!delete.is_finished());
+        drop(client);
+        delete.join().unwrap().unwrap();
+    });
+    assert!(host.records().is_empty());
+}
+
 /// Not a test of its own: the runtime process that the next test kills.
 #[test]
 fn runtime_process() {
