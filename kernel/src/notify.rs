@@ -112,12 +112,7 @@ impl Listener {
             Answer::Success => (0, 0),
             Answer::Error(errno) => (-errno.abs(), 0),
         };
-        let mut raw = libc::seccomp_notif_resp {
-            id,
-            val: 0,
-            error,
-            flags,
-        };
+        let mut raw = libc::seccomp_notif_resp { id, val: 0, error, flags };
         // SAFETY: `raw` is live and of the size that the request number states.
         let result = unsafe {
             libc::ioctl(
@@ -160,9 +155,5 @@ impl AsFd for Listener {
 
 /// The result of an `ioctl` or other call that says -1 for "see errno".
 fn check(result: libc::c_int) -> io::Result<()> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

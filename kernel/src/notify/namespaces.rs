@@ -60,10 +60,7 @@ pub fn owner_uid(userns: impl AsFd) -> io::Result<u32> {
 /// The identity of the namespace behind a descriptor.
 pub fn id_of(namespace: impl AsFd) -> io::Result<NamespaceId> {
     let stat = rustix::fs::fstat(namespace)?;
-    Ok(NamespaceId {
-        device: stat.st_dev,
-        inode: stat.st_ino,
-    })
+    Ok(NamespaceId { device: stat.st_dev, inode: stat.st_ino })
 }
 
 /// Runs a request that takes no argument and returns a new descriptor.

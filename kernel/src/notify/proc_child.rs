@@ -40,11 +40,7 @@ pub fn new_proc_by_child(
     attributes: u32,
 ) -> io::Result<OwnedFd> {
     move_into_link_name_space(pidns.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
-    let mut job = Job {
-        options,
-        attributes,
-        result: -libc::ECHILD,
-    };
+    let mut job = Job { options, attributes, result: -libc::ECHILD };
     let born = run(&mut job);
     let back = move_into_link_name_space(own_pidns.as_fd(), Some(LinkNameSpaceType::ProcessID));
     born?;
@@ -68,12 +64,7 @@ fn run(job: &mut Job<'_>) -> io::Result<()> {
     let pid = unsafe {
         let top = stack.as_mut_ptr().add(STACK_SIZE);
         let top = top.sub(top as usize % 16);
-        libc::clone(
-            child,
-            top.cast::<c_void>(),
-            flags,
-            std::ptr::from_mut(job).cast::<c_void>(),
-        )
+        libc::clone(child, top.cast::<c_void>(), flags, std::ptr::from_mut(job).cast::<c_void>())
     };
     if pid < 0 {
         return Err(io::Error::last_os_error());
@@ -104,11 +95,7 @@ extern "C" fn child(job: *mut c_void) -> c_int {
 fn mount(job: &Job<'_>) -> Result<RawFd, i32> {
     // SAFETY: a constant string and a flag.
     let context = call(unsafe {
-        libc::syscall(
-            libc::SYS_fsopen,
-            c"proc".as_ptr(),
-            linux_raw_sys::general::FSOPEN_CLOEXEC,
-        )
+        libc::syscall(libc::SYS_fsopen, c"proc".as_ptr(), linux_raw_sys::general::FSOPEN_CLOEXEC)
     })?;
     let mount = configure(job, context);
     // SAFETY: the descriptor was made above and is known to nobody else.
@@ -143,9 +130,7 @@ fn configure(job: &Job<'_>, context: RawFd) -> Result<RawFd, i32> {
 
 fn call(result: libc::c_long) -> Result<RawFd, i32> {
     if result < 0 {
-        Err(io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO))
+        Err(io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
     } else {
         RawFd::try_from(result).map_err(|_| libc::EIO)
     }
@@ -160,10 +145,7 @@ mod tests {
     fn the_child_makes_a_procfs_and_reports_the_errors_of_the_kernel() {
         let own = File::open("/proc/self/ns/pid").unwrap();
         let mount = new_proc_by_child(&own, &own, &[], 0).unwrap();
-        assert_eq!(
-            rustix::fs::fstatfs(&mount).unwrap().f_type,
-            libc::PROC_SUPER_MAGIC
-        );
+        assert_eq!(rustix::fs::fstatfs(&mount).unwrap().f_type, libc::PROC_SUPER_MAGIC);
         let odd = [(c"no-such-option".to_owned(), None)];
         let error = new_proc_by_child(&own, &own, &odd, 0).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::EINVAL));

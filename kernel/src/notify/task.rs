@@ -11,14 +11,8 @@ pub fn read_memory(tid: u32, address: u64, into: &mut [u8]) -> io::Result<usize>
     let pid = libc::pid_t::try_from(tid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
     let address =
         usize::try_from(address).map_err(|_| io::Error::from_raw_os_error(libc::EFAULT))?;
-    let local = libc::iovec {
-        iov_base: into.as_mut_ptr().cast(),
-        iov_len: into.len(),
-    };
-    let remote = libc::iovec {
-        iov_base: address as *mut libc::c_void,
-        iov_len: into.len(),
-    };
+    let local = libc::iovec { iov_base: into.as_mut_ptr().cast(), iov_len: into.len() };
+    let remote = libc::iovec { iov_base: address as *mut libc::c_void, iov_len: into.len() };
     // SAFETY: the local vector names exactly `into`, which is borrowed for writing; the remote one
     // is an address in another process, which the kernel checks.
     let copied =
@@ -31,10 +25,7 @@ mod tests {
     use super::*;
 
     fn own_tid() -> u32 {
-        rustix::thread::gettid()
-            .as_raw_nonzero()
-            .get()
-            .cast_unsigned()
+        rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()
     }
 
     #[test]

@@ -68,15 +68,7 @@ impl<'a> Caller<'a> {
             euid: status.euid,
             effective: status.effective,
         };
-        Ok(Self {
-            listener,
-            id: notification.id,
-            tid,
-            container,
-            dir,
-            status,
-            credentials,
-        })
+        Ok(Self { listener, id: notification.id, tid, container, dir, status, credentials })
     }
 
     /// Whether what was found so far is to be believed: the caller is still in this very call.

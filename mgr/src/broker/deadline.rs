@@ -67,12 +67,7 @@ impl Deadlines {
         let mut state = self.lock();
         let number = state.next;
         state.next += 1;
-        let running = Running {
-            since: Instant::now(),
-            origin,
-            request,
-            answered: false,
-        };
+        let running = Running { since: Instant::now(), origin, request, answered: false };
         state.running.insert(number, running);
         if !state.set {
             state.set = true;
@@ -95,11 +90,7 @@ impl Deadlines {
         let mut overdue = Vec::new();
         let mut state = self.lock();
         let mut next = None;
-        for running in state
-            .running
-            .values_mut()
-            .filter(|running| !running.answered)
-        {
+        for running in state.running.values_mut().filter(|running| !running.answered) {
             let left = LIMIT.saturating_sub(now.duration_since(running.since));
             if left.is_zero() {
                 running.answered = true;
@@ -116,7 +107,9 @@ impl Deadlines {
         for (origin, request) in overdue {
             let answer = Answer::Error(Errno::TIMEDOUT.raw_os_error());
             let container = &origin.container.id;
-            tracing::warn!(container, "a trapped system call took more than {LIMIT:?}");
+            if origin.may_complain() {
+                tracing::warn!(container, "a trapped system call took more than {LIMIT:?}");
+            }
             if let Err(error) = origin.listener.answer(request, answer) {
                 tracing::warn!(container, %error, "answering it");
             }
@@ -128,10 +121,7 @@ impl Deadlines {
             tv_sec: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: i64::from(after.subsec_nanos()),
         };
-        let once = Itimerspec {
-            it_interval: Timespec::default(),
-            it_value: value,
-        };
+        let once = Itimerspec { it_interval: Timespec::default(), it_value: value };
         if let Err(error) = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &once) {
             tracing::error!(%error, "setting the deadline of trapped system calls");
         }

@@ -32,20 +32,11 @@ pub enum NewMount {
 /// File system types that get an empty directory, and why. All of them are refused by the kernel
 /// in a user namespace, and hold nothing that a container could use.
 const EMPTY: [(&str, &str); 6] = [
-    (
-        "debugfs",
-        "sys-kernel-debug.mount of systemd; unit failed, system `degraded` otherwise",
-    ),
+    ("debugfs", "sys-kernel-debug.mount of systemd; unit failed, system `degraded` otherwise"),
     ("tracefs", "sys-kernel-tracing.mount of systemd, likewise"),
     ("configfs", "sys-kernel-config.mount of systemd, likewise"),
-    (
-        "fusectl",
-        "sys-fs-fuse-connections.mount of systemd, likewise",
-    ),
-    (
-        "securityfs",
-        "systemd and security tools mount it at start and stop at an error",
-    ),
+    ("fusectl", "sys-fs-fuse-connections.mount of systemd, likewise"),
+    ("securityfs", "systemd and security tools mount it at start and stop at an error"),
     ("pstore", "systemd mounts it early in the boot"),
 ];
 
@@ -106,10 +97,7 @@ const S_IFCHR: u32 = 0o020_000;
 /// The (major, minor) of a device that may be made, from the arguments of mknod(2).
 pub fn device(mode: u32, device: u32) -> Option<(u32, u32)> {
     // linux/kdev_t.h, new_decode_dev().
-    let number = (
-        (device & 0x000f_ff00) >> 8,
-        (device & 0xff) | ((device >> 12) & 0x000f_ff00),
-    );
+    let number = ((device & 0x000f_ff00) >> 8, (device & 0xff) | ((device >> 12) & 0x000f_ff00));
     (mode & S_IFMT == S_IFCHR && DEVICES.contains(&number)).then_some(number)
 }
 

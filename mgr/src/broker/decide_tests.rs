@@ -13,22 +13,12 @@ const ROOT: u32 = 231_072;
 
 /// `inodes` from the inside out; each namespace is made by the user `owner`.
 fn lineage(inodes: &[u64], owner: u32) -> Option<Lineage> {
-    let namespaces = inodes
-        .iter()
-        .map(|&inode| UserNamespace {
-            id: ns(inode),
-            owner,
-        })
-        .collect();
+    let namespaces = inodes.iter().map(|&inode| UserNamespace { id: ns(inode), owner }).collect();
     Lineage::new(namespaces, ns(CONTAINER))
 }
 
 fn who(inode: u64, euid: u32, effective: u64) -> Credentials {
-    Credentials {
-        userns: ns(inode),
-        euid,
-        effective,
-    }
+    Credentials { userns: ns(inode), euid, effective }
 }
 
 #[test]
@@ -36,9 +26,7 @@ fn file_system_types() {
     assert_eq!(new_mount(b"proc"), Some(NewMount::Proc));
     assert_eq!(new_mount(b"sysfs"), Some(NewMount::Sysfs));
     assert_eq!(new_mount(b"tracefs"), Some(NewMount::Empty));
-    for native in [
-        "tmpfs", "overlay", "cgroup2", "mqueue", "devpts", "fuse", "nfs", "proc2", "",
-    ] {
+    for native in ["tmpfs", "overlay", "cgroup2", "mqueue", "devpts", "fuse", "nfs", "proc2", ""] {
         assert_eq!(new_mount(native.as_bytes()), None, "{native}");
     }
 }
@@ -79,56 +67,16 @@ fn capabilities_count_in_their_own_namespace_and_those_that_its_user_made() {
     let deep = lineage(&[8, 7, CONTAINER], ROOT + 1000).unwrap();
     for (credentials, over, expected, why) in [
         (who(CONTAINER, ROOT, admin), &own, true, "container root"),
-        (
-            who(CONTAINER, ROOT, !admin),
-            &own,
-            false,
-            "all but the capability",
-        ),
+        (who(CONTAINER, ROOT, !admin), &own, false, "all but the capability"),
         (who(CONTAINER, ROOT, admin), &nested, true, "from above"),
-        (
-            who(CONTAINER, ROOT, 0),
-            &nested,
-            false,
-            "from above, without",
-        ),
-        (
-            who(CONTAINER, ROOT + 1000, 0),
-            &nested,
-            true,
-            "the maker, without",
-        ),
-        (
-            who(CONTAINER, ROOT + 1000, 0),
-            &deep,
-            true,
-            "the maker of one in between",
-        ),
-        (
-            who(7, ROOT + 1000, admin),
-            &nested,
-            true,
-            "nested root in its own",
-        ),
-        (
-            who(7, ROOT + 1000, admin),
-            &deep,
-            true,
-            "nested root, deeper",
-        ),
-        (
-            who(7, ROOT + 1000, admin),
-            &own,
-            false,
-            "nested root, outwards",
-        ),
+        (who(CONTAINER, ROOT, 0), &nested, false, "from above, without"),
+        (who(CONTAINER, ROOT + 1000, 0), &nested, true, "the maker, without"),
+        (who(CONTAINER, ROOT + 1000, 0), &deep, true, "the maker of one in between"),
+        (who(7, ROOT + 1000, admin), &nested, true, "nested root in its own"),
+        (who(7, ROOT + 1000, admin), &deep, true, "nested root, deeper"),
+        (who(7, ROOT + 1000, admin), &own, false, "nested root, outwards"),
         (who(9, ROOT + 1000, u64::MAX), &nested, false, "a sibling"),
-        (
-            who(1, 0, u64::MAX),
-            &nested,
-            false,
-            "one outside of the container",
-        ),
+        (who(1, 0, u64::MAX), &nested, false, "one outside of the container"),
     ] {
         assert_eq!(is_capable(credentials, over, admin), expected, "{why}");
     }

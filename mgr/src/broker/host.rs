@@ -32,18 +32,11 @@ impl Features {
         let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
         let pidns_option = fsconfig_set_fd(&context, "pidns", &own).is_ok();
         fsconfig_create(&context)?;
-        let tree = fsmount(
-            &context,
-            FsMountFlags::FSMOUNT_CLOEXEC,
-            MountAttrFlags::empty(),
-        )?;
+        let tree = fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?;
         let file = mount::clone_tree(CWD, "/proc/uptime".as_ref(), false)?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         let detached_trees = move_mount(&file, "", &tree, "uptime", flags).is_ok();
-        Ok(Self {
-            pidns_option,
-            detached_trees,
-        })
+        Ok(Self { pidns_option, detached_trees })
     }
 }
 
@@ -113,10 +106,7 @@ pub fn set_options(
 fn open(path: &str, flags: OFlags) -> io::Result<OwnedFd> {
     openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty()).map_err(|error| {
         let error = io::Error::from(error);
-        io::Error::new(
-            error.kind(),
-            format!("opening {path} for the mount broker: {error}"),
-        )
+        io::Error::new(error.kind(), format!("opening {path} for the mount broker: {error}"))
     })
 }
 

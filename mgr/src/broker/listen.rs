@@ -30,10 +30,7 @@ use super::worker::Worker;
 /// Threads that stay when there is nothing to do.
 const IDLE_THREADS: usize = 2;
 /// How long another one waits for work before it ends.
-const IDLE_TIME: Timespec = Timespec {
-    tv_sec: 30,
-    tv_nsec: 0,
-};
+const IDLE_TIME: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 /// A pause after an error of the machine itself, so that it does not become a busy loop.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Names the timer in the epoll set; listeners count from 1.
@@ -85,9 +82,7 @@ impl Pool {
         std::thread::Builder::new()
             .name("broker-threads".into())
             .spawn(move || make_threads(&weak, &requests, &ready))?;
-        is_ready
-            .recv()
-            .unwrap_or_else(|_| Err(io::Error::other("no thread")))?;
+        is_ready.recv().unwrap_or_else(|_| Err(io::Error::other("no thread")))?;
         Ok(pool)
     }
 
@@ -100,23 +95,14 @@ impl Pool {
     ) -> io::Result<()> {
         let gate = self.gate(&container.id);
         let token = self.next_token.fetch_add(1, Ordering::Relaxed);
-        let origin = Origin {
-            container,
-            userns,
-            listener,
-        };
         let source = Arc::new(Source {
             token,
-            origin: Arc::new(origin),
+            origin: Arc::new(Origin::new(container, userns, listener)),
             gate,
         });
         lock(&self.sources).insert(token, source.clone());
-        let added = epoll::add(
-            &self.epoll,
-            &source.origin.listener,
-            EventData::new_u64(token),
-            armed(),
-        );
+        let added =
+            epoll::add(&self.epoll, &source.origin.listener, EventData::new_u64(token), armed());
         if added.is_err() {
             lock(&self.sources).remove(&token);
         }
@@ -233,9 +219,7 @@ impl Pool {
     /// Whether the calling thread, which is idle, may end.
     fn is_one_too_many(&self) -> bool {
         let less = |idle: usize| (idle > IDLE_THREADS).then(|| idle - 1);
-        self.idle
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, less)
-            .is_ok()
+        self.idle.fetch_update(Ordering::AcqRel, Ordering::Acquire, less).is_ok()
     }
 }
 
@@ -271,9 +255,7 @@ fn make_thread(pool: &Weak<Pool>, made: Sender<io::Result<()>>) {
             let _ = made.send(Err(error));
         }
     };
-    let spawned = std::thread::Builder::new()
-        .name("broker".into())
-        .spawn(thread);
+    let spawned = std::thread::Builder::new().name("broker".into()).spawn(thread);
     if let Err(error) = spawned {
         let _ = report.send(Err(error));
     }

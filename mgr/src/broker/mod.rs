@@ -14,10 +14,12 @@
 //! | module | job |
 //! |---|---|
 //! | `listen` | one epoll set over all listeners, an elastic pool of threads, deadlines |
-//! | `gate` | how many requests of one container may be worked on at a time |
+//! | `gate`, `deadline` | how many requests of one container are worked on at a time, and how long |
 //! | `request` | registers to a request, for each system call ABI |
 //! | `decide` | what to do with a request: pure functions of facts |
 //! | `caller` | the facts: memory, credentials, namespaces, root and working directory |
+//! | `status`, `mountinfo` | the texts of procfs that facts are read from |
+//! | `host` | what this kernel can do, and where threads come home to |
 //! | `resolve` | a path as the caller would walk it |
 //! | `worker` | a thread's excursions into other namespaces and identities, and its way back |
 //! | `serve` | the work itself, a file a kind |
@@ -34,7 +36,7 @@
 //!   a file system which the container serves itself) hangs threads of that container's share only,
 //!   and the caller gets `ETIMEDOUT`.
 //!
-//! # What is not locked
+//! # What is not locked, and what it costs
 //!
 //! The mounts that a container *starts* with are locked. One that the broker adds later belongs to
 //! the container: with `umount -l` (or by moving it away) container root can strip a virtualised
@@ -42,6 +44,9 @@
 //! procfs and sysfs, which guard the host, are not touched by that. A mount namespace that is
 //! copied into a nested user namespace is locked by the kernel as always, broker-made mounts and
 //! their files included.
+//!
+//! The kernel's memory for a mount is charged to who makes it, here the manager; how many a mount
+//! namespace may hold is limited by `fs.mount-max`.
 
 mod caller;
 mod deadline;
@@ -92,7 +97,14 @@ impl Broker {
     /// When the process may not do what the broker does (it needs all of root's capabilities), or
     /// /proc is not mounted.
     pub fn start() -> io::Result<Self> {
-        Self::start_with(Features::probe()?)
+        let features = Features::probe().map_err(|error| {
+            let text = format!(
+                "starting the mount broker: making a procfs to find out what this kernel can do: \
+                 {error} (the manager needs all capabilities of root in the host's user namespace)"
+            );
+            io::Error::new(error.kind(), text)
+        })?;
+        Self::start_with(features)
     }
 
     /// Starts it with a choice of methods, to try the ways of older kernels on a newer one.
@@ -101,9 +113,7 @@ impl Broker {
     /// As [`Broker::start`].
     pub fn start_with(features: Features) -> io::Result<Self> {
         let host = host::Host::new(features)?;
-        Ok(Self {
-            pool: listen::Pool::start(host)?,
-        })
+        Ok(Self { pool: listen::Pool::start(host)? })
     }
 
     /// Serves the requests of `listener` until no task under its filter is left.

@@ -40,9 +40,7 @@ fn line(line: &[u8]) -> Option<Entry> {
         parent,
         device: rustix::fs::makedev(major, minor),
         point,
-        read_only: options
-            .split(|&byte| byte == b',')
-            .any(|option| option == b"ro"),
+        read_only: options.split(|&byte| byte == b',').any(|option| option == b"ro"),
         file_system: fields.next()?.to_vec(),
     })
 }

@@ -105,21 +105,12 @@ pub fn decode(notification: &Notification) -> Option<Request> {
             flags: args[3],
             data_at: args[4],
         }),
-        Call::Umount => Request::Umount {
-            target_at: args[0],
-            flags: 0,
-        },
-        Call::Umount2 => Request::Umount {
-            target_at: args[0],
-            flags: int(1),
-        },
+        Call::Umount => Request::Umount { target_at: args[0], flags: 0 },
+        Call::Umount2 => Request::Umount { target_at: args[0], flags: int(1) },
         Call::Fsopen => Request::Fsopen { name_at: args[0] },
-        Call::Mknod => Request::Mknod {
-            dir: AT_FDCWD,
-            path_at: args[0],
-            mode: int(1),
-            device: int(2),
-        },
+        Call::Mknod => {
+            Request::Mknod { dir: AT_FDCWD, path_at: args[0], mode: int(1), device: int(2) }
+        }
         Call::MknodAt => Request::Mknod {
             dir: int(0).cast_signed(),
             path_at: args[1],
@@ -134,13 +125,7 @@ mod tests {
     use super::*;
 
     fn notification(arch: u32, nr: u32) -> Notification {
-        Notification {
-            id: 1,
-            tid: 1,
-            arch,
-            nr,
-            args: [0xffff_ffff_ffff_ff9c, 11, 12, 13, 14, 15],
-        }
+        Notification { id: 1, tid: 1, arch, nr, args: [0xffff_ffff_ffff_ff9c, 11, 12, 13, 14, 15] }
     }
 
     #[test]
@@ -157,12 +142,7 @@ mod tests {
         mount(AUDIT_ARCH_I386, 21);
         mount(AUDIT_ARCH_AARCH64, 40);
         let at = decode(&notification(AUDIT_ARCH_I386, 297));
-        let expected = Request::Mknod {
-            dir: -100,
-            path_at: 11,
-            mode: 12,
-            device: 13,
-        };
+        let expected = Request::Mknod { dir: -100, path_at: 11, mode: 12, device: 13 };
         assert_eq!(at, Some(expected));
         assert!(matches!(
             decode(&notification(AUDIT_ARCH_I386, 22)),

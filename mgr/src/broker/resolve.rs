@@ -57,9 +57,7 @@ pub fn from(
         if caller.overrides_search() {
             walk_as_caller(caller, root, start, path, follow)
         } else {
-            worker.acting_as(identity, |_| {
-                walk_as_caller(caller, root, start, path, follow)
-            })?
+            worker.acting_as(identity, |_| walk_as_caller(caller, root, start, path, follow))?
         }
     })?
 }
@@ -102,13 +100,7 @@ fn walk(start: impl AsFd, path: &[u8], follow: bool) -> io::Result<OwnedFd> {
     if !follow {
         flags |= OFlags::NOFOLLOW;
     }
-    Ok(openat2(
-        start,
-        path,
-        flags,
-        Mode::empty(),
-        ResolveFlags::NO_MAGICLINKS,
-    )?)
+    Ok(openat2(start, path, flags, Mode::empty(), ResolveFlags::NO_MAGICLINKS)?)
 }
 
 /// Something of the caller that procfs links to.

@@ -59,11 +59,7 @@ impl Status {
                 _ => seen -= 1,
             }
         }
-        if seen == 8 {
-            Ok(status)
-        } else {
-            Err(bad("lines"))
-        }
+        if seen == 8 { Ok(status) } else { Err(bad("lines")) }
     }
 }
 
@@ -76,10 +72,7 @@ fn last(value: &str) -> Option<u32> {
 }
 
 fn numbers(value: &str) -> Option<Vec<u32>> {
-    value
-        .split_ascii_whitespace()
-        .map(|number| number.parse().ok())
-        .collect()
+    value.split_ascii_whitespace().map(|number| number.parse().ok()).collect()
 }
 
 fn bad(what: &str) -> io::Error {
@@ -90,8 +83,7 @@ fn bad(what: &str) -> io::Error {
 /// (first id inside, first id outside, count) of each line of a `uid_map` or `gid_map`.
 fn map(text: &[u8]) -> impl Iterator<Item = (u32, u32, u32)> {
     let text = std::str::from_utf8(text).unwrap_or_default();
-    text.lines()
-        .filter_map(|line| Some((nth(line, 0)?, nth(line, 1)?, nth(line, 2)?)))
+    text.lines().filter_map(|line| Some((nth(line, 0)?, nth(line, 1)?, nth(line, 2)?)))
 }
 
 /// The id outside for an id inside.
@@ -105,9 +97,7 @@ pub fn host_id(id_map: &[u8], id: u32) -> Option<u32> {
 /// Whether an id outside has one inside.
 pub fn is_mapped(id_map: &[u8], host_id: u32) -> bool {
     map(id_map).any(|(_, outside, count)| {
-        host_id
-            .checked_sub(outside)
-            .is_some_and(|offset| offset < count)
+        host_id.checked_sub(outside).is_some_and(|offset| offset < count)
     })
 }
 

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use rustix::fs::Mode;
 use rustix::process::{chroot, fchdir, umask};
 use rustix::thread::{
-    CapabilitySet, Gid, LinkNameSpaceType, UnshareFlags, capabilities, move_into_link_name_space,
-    set_capabilities, set_thread_groups,
+    CapabilitySet, CapabilitySets, Gid, LinkNameSpaceType, UnshareFlags, capabilities,
+    move_into_link_name_space, set_capabilities, set_thread_groups,
 };
 use sysbox_kernel::{ns, process};
 
@@ -60,9 +60,8 @@ impl Worker {
         working_directory: &OwnedFd,
         work: impl FnOnce(&mut Self) -> T,
     ) -> io::Result<T> {
-        let there = fchdir(root)
-            .and_then(|()| chroot("."))
-            .and_then(|()| fchdir(working_directory));
+        let there =
+            fchdir(root).and_then(|()| chroot(".")).and_then(|()| fchdir(working_directory));
         let result = there.map(|()| work(self));
         let back = fchdir(&self.host.root).and_then(|()| chroot("."));
         self.came_back(back)?;
@@ -75,13 +74,15 @@ impl Worker {
         who: Identity<'_>,
         work: impl FnOnce(&mut Self) -> T,
     ) -> io::Result<T> {
-        let there = take_on(who);
+        let own = capabilities(None)?;
+        let there = take_on(who, own);
         let result = there.map(|()| work(self));
         umask(Mode::from_raw_mode(0o022));
-        // Going back to user 0 raises the capabilities over files again, capabilities(7).
         let ids = process::set_fs_ids(0, 0).map(drop);
+        let rights = set_capabilities(None, own);
         let groups = set_thread_groups(&[]);
         self.came_back(ids)?;
+        self.came_back(rights)?;
         self.came_back(groups)?;
         result
     }
@@ -127,14 +128,13 @@ impl Worker {
     }
 }
 
-fn take_on(who: Identity<'_>) -> io::Result<()> {
+fn take_on(who: Identity<'_>, mut rights: CapabilitySets) -> io::Result<()> {
     let groups: Vec<Gid> = who.groups.iter().map(|&id| Gid::from_raw(id)).collect();
     set_thread_groups(&groups)?;
-    // Leaving user 0 puts the capabilities over files down; then those to keep are taken up.
     process::set_fs_ids(who.uid, who.gid)?;
-    let mut sets = capabilities(None)?;
-    sets.effective = sets.effective.difference(over_files()).union(who.keep);
-    set_capabilities(None, sets)?;
+    // After the ids: setfsuid(2) moves these capabilities by rules of its own.
+    rights.effective = rights.effective.difference(over_files()).union(who.keep);
+    set_capabilities(None, rights)?;
     umask(Mode::from_raw_mode(who.umask));
     Ok(())
 }
@@ -182,7 +182,12 @@ mod tests {
             let inside = inside.unwrap();
             assert!(inside.contains(CapabilitySet::MKNOD | CapabilitySet::SYS_ADMIN));
             assert!(!inside.intersects(CapabilitySet::DAC_OVERRIDE | CapabilitySet::CHOWN));
-            assert_eq!(capabilities(None).unwrap().effective, before.effective);
+            assert_eq!(capabilities(None).unwrap(), before);
+            // As the same user, the kernel moves no capabilities by itself.
+            let who = Identity { uid: 0, gid: 0, ..who };
+            let inside = worker.acting_as(who, |_| capabilities(None).unwrap().effective);
+            assert!(!inside.unwrap().contains(CapabilitySet::DAC_OVERRIDE));
+            assert_eq!(capabilities(None).unwrap(), before);
 
             let sys: OwnedFd = std::fs::File::open("/sys").unwrap().into();
             let seen = worker.within(&sys, &sys, |_| std::fs::metadata("/proc").is_ok());

@@ -29,6 +29,8 @@ pub struct Case {
     pub depends_on_features: bool,
     /// A measurement.
     pub only_on_request: bool,
+    /// Whether the container has /hang, a file system of the host that never answers.
+    pub hangs: bool,
 }
 
 impl Case {
@@ -39,6 +41,7 @@ impl Case {
             with_listener: true,
             depends_on_features: false,
             only_on_request: false,
+            hangs: false,
         }
     }
 
@@ -90,10 +93,7 @@ pub fn read(path: impl AsRef<Path>) -> String {
 /// Asserts that a proc of the caller's pid namespace is there, with the virtualised files.
 pub fn assert_proc(at: &str) {
     let own = rustix::process::getpid().as_raw_nonzero().to_string();
-    assert_eq!(
-        fs::read_link(format!("{at}/self")).expect("self"),
-        Path::new(&own)
-    );
+    assert_eq!(fs::read_link(format!("{at}/self")).expect("self"), Path::new(&own));
     for (name, text) in FILES {
         if let Some(name) = name.strip_prefix("proc/") {
             assert_eq!(read(format!("{at}/{name}")), text, "{name}");
@@ -120,14 +120,8 @@ fn proc() {
     assert_eq!(try_mount("proc", "/m", 0xe, ""), Ok(()));
     assert_proc("/m");
     let info = read("/proc/self/mountinfo");
-    let line = info
-        .lines()
-        .find(|line| line.contains(" /m "))
-        .expect("mounted");
-    assert!(
-        line.contains(" /m rw,nosuid,nodev,noexec,relatime"),
-        "{line}"
-    );
+    let line = info.lines().find(|line| line.contains(" /m ")).expect("mounted");
+    assert!(line.contains(" /m rw,nosuid,nodev,noexec,relatime"), "{line}");
     assert!(line.ends_with(" - proc name rw"), "{line}");
     assert_eq!(mounts_at("/m"), 4);
     assert_eq!(umount("/m"), Ok(()));
@@ -144,9 +138,7 @@ fn sysfs() {
     assert_eq!(try_mount("sysfs", "/m", 0, ""), Ok(()));
     assert_eq!(read("/m/devices/system/cpu/online"), "0-41\n");
     let interfaces = fs::read_dir("/m/class/net").expect("interfaces");
-    let mut names: Vec<_> = interfaces
-        .map(|entry| entry.expect("entry").file_name())
-        .collect();
+    let mut names: Vec<_> = interfaces.map(|entry| entry.expect("entry").file_name()).collect();
     names.retain(|name| name == "lo" || name == "eth0");
     assert_eq!(names, ["lo"], "interfaces of the container");
     // One sysfs for each network namespace: the same thing twice on one spot.
@@ -157,39 +149,22 @@ fn sysfs() {
     assert_eq!(try_mount("sysfs", "/m", 1, ""), Ok(()));
     assert_eq!(try_mount("sysfs", "/m2", 0, ""), Ok(()));
     let info = read("/proc/self/mountinfo");
-    let line = |start: &str| {
-        info.lines()
-            .find(|line| line.contains(start))
-            .map(str::to_owned)
-    };
-    assert!(
-        line(" /m ro,")
-            .expect("read-only mount")
-            .ends_with(" - sysfs name rw")
-    );
+    let line = |start: &str| info.lines().find(|line| line.contains(start)).map(str::to_owned);
+    assert!(line(" /m ro,").expect("read-only mount").ends_with(" - sysfs name rw"));
     assert!(line(" /m2 rw,").is_some(), "the other one is not");
     assert_eq!(umount("/m"), Ok(()));
     assert_eq!(umount("/m2"), Ok(()));
 }
 
 fn options() {
-    assert_eq!(
-        try_mount("proc", "/m", 0, "subset=pid,hidepid=noaccess,gid=5"),
-        Ok(())
-    );
+    assert_eq!(try_mount("proc", "/m", 0, "subset=pid,hidepid=noaccess,gid=5"), Ok(()));
     assert!(!Path::new("/m/uptime").exists());
     let info = read("/proc/self/mountinfo");
     // The kernel shows the host's number, whoever looks.
     let expected = format!("proc name rw,gid={},hidepid=noaccess,subset=pid", BASE + 5);
     assert!(info.contains(&expected), "{info}");
     assert_eq!(unmount("/m", UnmountFlags::DETACH), Ok(()));
-    for bad in [
-        "x",
-        "hidepid=9",
-        "gid=70000",
-        "pidns=/proc/self/ns/pid",
-        "subset=all",
-    ] {
+    for bad in ["x", "hidepid=9", "gid=70000", "pidns=/proc/self/ns/pid", "subset=all"] {
         assert_eq!(try_mount("proc", "/m", 0, bad), Err(Errno::INVAL), "{bad}");
     }
     assert_eq!(mounts_at("/m"), 0);
@@ -199,15 +174,8 @@ fn read_only() {
     assert_eq!(try_mount("proc", "/m", 1, ""), Ok(()));
     assert_proc("/m");
     for file in ["/m/uptime", "/m/sys/kernel/panic", "/m/sys/kernel/hostname"] {
-        let error = fs::OpenOptions::new()
-            .write(true)
-            .open(file)
-            .expect_err(file);
-        assert_eq!(
-            error.raw_os_error(),
-            Some(Errno::ROFS.raw_os_error()),
-            "{file}"
-        );
+        let error = fs::OpenOptions::new().write(true).open(file).expect_err(file);
+        assert_eq!(error.raw_os_error(), Some(Errno::ROFS.raw_os_error()), "{file}");
     }
     assert_eq!(umount("/m"), Ok(()));
 }
@@ -280,11 +248,7 @@ fn paths() {
         assert_eq!(try_mount("proc", ".", 0, ""), Ok(()));
     });
     assert_eq!(mounts_at("/jail/sub"), 4);
-    assert_eq!(
-        umount("/jail/sub"),
-        Ok(()),
-        "mounted from the jail, seen from outside"
-    );
+    assert_eq!(umount("/jail/sub"), Ok(()), "mounted from the jail, seen from outside");
     assert_eq!(mounts_at("/jail"), 0);
 }
 
@@ -313,10 +277,7 @@ fn descriptors() {
     assert_eq!(try_mount("proc", "/tmp/self/fd/0", 0, ""), Ok(()));
     assert_eq!(mounts_at("/tmp/self/fd/0"), 4);
     assert_eq!(umount("/tmp/self/fd/0"), Ok(()));
-    assert_eq!(
-        try_mount("proc", "/proc/self/fd/999", 0, ""),
-        Err(Errno::NOENT)
-    );
+    assert_eq!(try_mount("proc", "/proc/self/fd/999", 0, ""), Err(Errno::NOENT));
 }
 
 fn errors() {
@@ -377,11 +338,7 @@ fn rights() {
 fn permissions() {
     fs::create_dir_all("/tmp/closed/in").expect("mkdir");
     rustix::fs::chmod("/tmp/closed", Mode::empty()).expect("chmod");
-    assert_eq!(
-        try_mount("proc", "/tmp/closed/in", 0, ""),
-        Ok(()),
-        "root overrides"
-    );
+    assert_eq!(try_mount("proc", "/tmp/closed/in", 0, ""), Ok(()), "root overrides");
     assert_eq!(umount("/tmp/closed/in"), Ok(()));
     in_child(|| {
         without(CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH);
@@ -393,21 +350,11 @@ fn permissions() {
 }
 
 fn empty() {
-    for kind in [
-        "debugfs",
-        "tracefs",
-        "securityfs",
-        "configfs",
-        "pstore",
-        "fusectl",
-    ] {
+    for kind in ["debugfs", "tracefs", "securityfs", "configfs", "pstore", "fusectl"] {
         assert_eq!(try_mount(kind, "/m", 0xe, "mode=700"), Ok(()), "{kind}");
         assert_eq!(fs::read_dir("/m").expect("directory").count(), 0);
         let found = fs::metadata("/m").expect("directory");
-        assert_eq!(
-            (found.uid(), found.gid(), found.mode() & 0o777),
-            (0, 0, 0o555)
-        );
+        assert_eq!((found.uid(), found.gid(), found.mode() & 0o777), (0, 0, 0o555));
         assert!(fs::write("/m/x", "").is_err());
         let remounted = try_mount("tmpfs", "/m", 0x20, "size=1g");
         assert_eq!(remounted, Err(Errno::PERM), "it is the host's");
@@ -421,25 +368,13 @@ fn new_api() {
         assert_eq!(opened.err(), Some(Errno::NOSYS), "{kind}");
     }
     fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC).expect("tmpfs");
-    assert_eq!(
-        fsopen("nosuchfs", FsOpenFlags::empty()).err(),
-        Some(Errno::NODEV)
-    );
+    assert_eq!(fsopen("nosuchfs", FsOpenFlags::empty()).err(), Some(Errno::NODEV));
 }
 
 fn locked() {
-    for file in [
-        "/proc/uptime",
-        "/proc",
-        "/sys",
-        "/sys/devices/system/cpu/online",
-    ] {
+    for file in ["/proc/uptime", "/proc", "/sys", "/sys/devices/system/cpu/online"] {
         assert_eq!(umount(file), Err(Errno::INVAL), "{file}");
-        assert_eq!(
-            unmount(file, UnmountFlags::DETACH),
-            Err(Errno::INVAL),
-            "{file}"
-        );
+        assert_eq!(unmount(file, UnmountFlags::DETACH), Err(Errno::INVAL), "{file}");
     }
     // A copy with all that is on it; the files are locked to it.
     assert_eq!(mount_bind_recursive("/proc", "/m"), Ok(()));
@@ -459,25 +394,12 @@ fn make_node(path: &str, major: u32, minor: u32) -> Result<(), Errno> {
 
 fn devices() {
     rustix::process::umask(Mode::from_raw_mode(0o027));
-    for (major, minor) in [
-        (1, 3),
-        (1, 5),
-        (1, 7),
-        (1, 8),
-        (1, 9),
-        (5, 0),
-        (10, 229),
-        (10, 200),
-    ] {
+    for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (10, 229), (10, 200)] {
         let path = format!("/tmp/{major}-{minor}");
         assert_eq!(make_node(&path, major, minor), Ok(()), "{path}");
         let node = fs::symlink_metadata(&path).expect("node");
         assert_eq!(node.rdev(), rustix::fs::makedev(major, minor));
-        assert_eq!(
-            (node.uid(), node.gid(), node.mode()),
-            (0, 0, 0o020_640),
-            "{path}"
-        );
+        assert_eq!((node.uid(), node.gid(), node.mode()), (0, 0, 0o020_640), "{path}");
         assert_eq!(make_node(&path, major, minor), Err(Errno::EXIST));
     }
     let mut zeroes = [1; 8];
@@ -492,11 +414,7 @@ fn devices() {
     assert!(fs::write("/jail/sub/null", "x").is_ok());
 
     for (major, minor) in [(5, 1), (1, 1), (1, 2), (4, 0), (8, 0), (10, 1)] {
-        assert_eq!(
-            make_node("/tmp/bad", major, minor),
-            Err(Errno::PERM),
-            "{major}:{minor}"
-        );
+        assert_eq!(make_node("/tmp/bad", major, minor), Err(Errno::PERM), "{major}:{minor}");
     }
     let block = mknodat(CWD, "/tmp/bad", FileType::BlockDevice, mode, 0x103);
     assert_eq!(block, Err(Errno::PERM));

@@ -93,9 +93,7 @@ impl Host {
             attached.expect("attaching the listener");
         }
         let mut socket = socket;
-        socket
-            .write_all(b"g")
-            .expect("telling the container to go on");
+        socket.write_all(b"g").expect("telling the container to go on");
     }
 }
 
@@ -109,10 +107,7 @@ fn is_clean(before: usize) -> bool {
     let end = Instant::now() + Duration::from_secs(5);
     while open_descriptors() > before {
         if Instant::now() > end {
-            println!(
-                "{} descriptors are left, {before} before",
-                open_descriptors()
-            );
+            println!("{} descriptors are left, {before} before", open_descriptors());
             return false;
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -142,8 +137,9 @@ pub fn build(case: &Case) -> ExitCode {
                 fs::write(format!("/proc/{pid}/{map}"), line).expect("mapping ids");
             }
             layout::root(&dir.join("root"), &dir.join("emulated"), pid);
-            ours.write_all(b"m")
-                .expect("telling the container to go on");
+            let root = dir.join("root");
+            let _device = case.hangs.then(|| layout::hanging_directory(&root));
+            ours.write_all(b"m").expect("telling the container to go on");
             let code = process::wait_pidfd(&pidfd).expect("waiting");
             ExitCode::from(u8::try_from(code).unwrap_or(255))
         }
@@ -162,25 +158,17 @@ fn init(case: &Case, mut builder: UnixStream, root: PathBuf) {
     pivot_root(".", "old").expect("pivot_root");
     chdir("/").expect("chdir");
     unmount("/old", UnmountFlags::DETACH).expect("detaching the old root");
-    mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .expect("private mounts");
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .expect("private mounts");
 
     let pid = rustix::process::getpid().as_raw_nonzero().get();
     let mut fds = vec![
         ns::pidfd(pid).expect("pidfd"),
-        fs::File::open("/proc/self/ns/user")
-            .expect("user namespace")
-            .into(),
+        fs::File::open("/proc/self/ns/user").expect("user namespace").into(),
     ];
     if case.with_listener {
-        let request = sysbox_seccomp::Request {
-            profile: None,
-            system_container: true,
-            traps: true,
-        };
+        let request =
+            sysbox_seccomp::Request { profile: None, system_container: true, traps: true };
         let (program, _) = sysbox_seccomp::program(&request, None).expect("seccomp program");
         let listener = seccomp::install(program.as_bytes(), true, 0).expect("seccomp");
         fds.extend(listener);
@@ -211,13 +199,7 @@ fn send(socket: &UnixStream, fds: &[OwnedFd]) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(control.push(SendAncillaryMessage::ScmRights(&fds)));
-    sendmsg(
-        socket,
-        &[IoSlice::new(b"f")],
-        &mut control,
-        SendFlags::empty(),
-    )
-    .expect("sendmsg");
+    sendmsg(socket, &[IoSlice::new(b"f")], &mut control, SendFlags::empty()).expect("sendmsg");
 }
 
 fn receive(socket: &UnixStream) -> Vec<OwnedFd> {

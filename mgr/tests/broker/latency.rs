@@ -6,10 +6,7 @@ use rustix::mount::{UnmountFlags, unmount};
 
 use super::cases::{Case, try_mount, umount};
 
-pub const CASES: [Case; 1] = [Case {
-    only_on_request: true,
-    ..Case::new("latency", latency)
-}];
+pub const CASES: [Case; 1] = [Case { only_on_request: true, ..Case::new("latency", latency) }];
 
 const ROUNDS: usize = 2000;
 

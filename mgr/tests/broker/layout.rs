@@ -2,7 +2,7 @@
 
 use std::ffi::CStr;
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::mount::{
@@ -76,6 +76,28 @@ pub fn root(at: &Path, emulated: &Path, pid: i32) {
     for (name, _) in FILES {
         mount_bind(emulated.join(name), at.join(name)).expect("virtualised file");
     }
+}
+
+/// A FUSE file system without a server, at /hang; it comes to an end when the result is dropped.
+pub fn hanging_directory(root: &Path) -> OwnedFd {
+    let device = fs::File::options().read(true).write(true).open("/dev/fuse").expect("/dev/fuse");
+    let number = device.as_raw_fd().to_string();
+    let options = [
+        ("fd", number.as_str()),
+        ("rootmode", "40000"),
+        ("user_id", "0"),
+        ("group_id", "0"),
+        ("allow_other", ""),
+    ];
+    let mount = mounts::new_mount("fuse", &options, MountAttrFlags::empty()).expect("fuse");
+    let target = rustix::fs::openat(
+        rustix::fs::CWD,
+        dir(root, "hang"),
+        rustix::fs::OFlags::PATH,
+        rustix::fs::Mode::empty(),
+    );
+    mounts::attach(mount, target.expect("/hang")).expect("attach");
+    device.into()
 }
 
 fn dir(at: &Path, name: &str) -> PathBuf {

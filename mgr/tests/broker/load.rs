@@ -13,7 +13,8 @@ use sysbox_kernel::process::{CloneFlags, Fork, clone_process, exit_now, wait_pid
 
 use super::cases::{Case, assert_proc, mounts_at, read, try_mount, umount};
 
-pub const CASES: [Case; 3] = [
+pub const CASES: [Case; 4] = [
+    Case { hangs: true, ..Case::new("a_path_that_hangs_hangs_its_caller_only", hanging_path) },
     Case::new("eight_threads_mount_and_unmount", threads).on_all_kernels(),
     Case::new("callers_are_killed_in_the_middle", killed).on_all_kernels(),
     Case::new("the_path_changes_while_it_is_read", changing_path),
@@ -40,10 +41,7 @@ fn threads() {
     };
     let rounds: usize = thread::scope(|scope| {
         let threads: Vec<_> = (0..8).map(|n| scope.spawn(move || work(n))).collect();
-        threads
-            .into_iter()
-            .map(|t| t.join().expect("a thread"))
-            .sum()
+        threads.into_iter().map(|t| t.join().expect("a thread")).sum()
     });
     assert_eq!(mounts_at("/tmp"), 0);
     assert!(rounds > 100, "{rounds} rounds");
@@ -84,15 +82,10 @@ fn changing_path() {
     let target = b"/tmp/aaaa\0".to_vec();
     let address = target.as_ptr() as u64;
     let stop = AtomicBool::new(false);
-    let memory = File::options()
-        .write(true)
-        .open("/proc/self/mem")
-        .expect("memory");
+    let memory = File::options().write(true).open("/proc/self/mem").expect("memory");
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut paths = [&b"/proc/tty"[..], b"/tmp/aaaa", b"/none/xxx"]
-                .into_iter()
-                .cycle();
+            let mut paths = [&b"/proc/tty"[..], b"/tmp/aaaa", b"/none/xxx"].into_iter().cycle();
             while !stop.load(Ordering::Relaxed) {
                 let path = paths.next().expect("endless");
                 memory.write_all_at(path, address).expect("write");
@@ -105,9 +98,7 @@ fn changing_path() {
             match mount("name", path, "proc", MountFlags::empty(), None) {
                 Ok(()) => {
                     // Wherever it went, it is whole.
-                    let place = ["/tmp/aaaa", "/proc/tty"]
-                        .into_iter()
-                        .find(|p| mounts_at(p) > 0);
+                    let place = ["/tmp/aaaa", "/proc/tty"].into_iter().find(|p| mounts_at(p) > 0);
                     let place = place.expect("mounted somewhere");
                     assert_proc(place);
                     assert_eq!(mounts_at(place), 4);
@@ -124,4 +115,29 @@ fn changing_path() {
         assert!(mounted > 0);
     });
     assert_eq!(read("/proc/uptime"), "4242.00 4242.00\n");
+}
+
+fn hanging_path() {
+    thread::scope(|scope| {
+        // One fewer than the broker works on at a time for a container.
+        let hanging = [(); 3].map(|()| {
+            scope.spawn(|| {
+                let start = Instant::now();
+                let result = try_mount("proc", "/hang/x", 0, "");
+                (result, start.elapsed())
+            })
+        });
+        thread::sleep(Duration::from_millis(300));
+        let start = Instant::now();
+        for _ in 0..10 {
+            assert_eq!(try_mount("proc", "/m", 0, ""), Ok(()));
+            assert_eq!(umount("/m"), Ok(()));
+        }
+        assert!(start.elapsed() < Duration::from_secs(5));
+        for caller in hanging {
+            let (result, time) = caller.join().expect("a thread");
+            assert_eq!(result, Err(Errno::TIMEDOUT));
+            assert!((9..15).contains(&time.as_secs()), "{time:?}");
+        }
+    });
 }

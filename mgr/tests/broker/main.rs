@@ -54,10 +54,7 @@ fn all() -> Vec<Case> {
 fn run(words: &[&String]) -> ExitCode {
     let host = container::Host::new();
     let newest = Features::probe().expect("probing");
-    let oldest = Features {
-        pidns_option: false,
-        detached_trees: false,
-    };
+    let oldest = Features { pidns_option: false, detached_trees: false };
     let mut failed = 0;
     for (features, label) in [(newest, ""), (oldest, " (as on older kernels)")] {
         let broker = host.broker(features);

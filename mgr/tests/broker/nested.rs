@@ -55,28 +55,17 @@ fn in_user_namespace(flags: CloneFlags, user: u32, test: impl FnOnce() + std::pa
 
 fn own_mounts() {
     unshare(UnshareFlags::NEWNS).expect("unshare");
-    mount_change(
-        "/",
-        MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
-    )
-    .expect("private");
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC)
+        .expect("private");
 }
 
 fn pid_and_mount() {
     in_namespaces(CloneFlags::NEWPID, || {
         own_mounts();
         assert_eq!(std::process::id(), 1);
-        assert_eq!(
-            try_mount("proc", "/proc", 0, ""),
-            Ok(()),
-            "as unshare --mount-proc"
-        );
+        assert_eq!(try_mount("proc", "/proc", 0, ""), Ok(()), "as unshare --mount-proc");
         assert_proc("/proc");
-        assert_eq!(
-            mounts_at("/proc"),
-            8,
-            "the container's, and this one on top"
-        );
+        assert_eq!(mounts_at("/proc"), 8, "the container's, and this one on top");
         assert!(!Path::new("/proc/2").exists());
         assert_eq!(umount("/proc"), Ok(()));
     });
@@ -86,25 +75,14 @@ fn pid_and_mount() {
 fn net() {
     in_namespaces(CloneFlags::NEWNET, || {
         own_mounts();
-        assert_eq!(
-            try_mount("sysfs", "/sys", 0, ""),
-            Ok(()),
-            "another one than the container's"
-        );
+        assert_eq!(try_mount("sysfs", "/sys", 0, ""), Ok(()), "another one than the container's");
         let index = fs::read_to_string("/sys/class/net/lo/ifindex").expect("lo");
         assert_eq!(index.trim(), "1");
-        assert_eq!(
-            fs::read_to_string("/sys/devices/system/cpu/online").expect("file"),
-            "0-41\n"
-        );
+        assert_eq!(fs::read_to_string("/sys/devices/system/cpu/online").expect("file"), "0-41\n");
         assert_eq!(try_mount("sysfs", "/sys", 0, ""), Err(Errno::BUSY));
         assert_eq!(umount("/sys"), Ok(()));
     });
-    assert_eq!(
-        try_mount("sysfs", "/sys", 0, ""),
-        Err(Errno::BUSY),
-        "the same once more"
-    );
+    assert_eq!(try_mount("sysfs", "/sys", 0, ""), Err(Errno::BUSY), "the same once more");
 }
 
 fn user() {
@@ -122,9 +100,7 @@ fn rootless() {
         rustix::process::set_dumpable_behavior(on).expect("dumpable");
         assert_eq!(try_mount("proc", "/m", 0, ""), Err(Errno::PERM));
         // As `unshare -Urpf --mount-proc` and bubblewrap: a user namespace without help.
-        let flags = CloneFlags::NEWUSER
-            .with(CloneFlags::NEWPID)
-            .with(CloneFlags::NEWNET);
+        let flags = CloneFlags::NEWUSER.with(CloneFlags::NEWPID).with(CloneFlags::NEWNET);
         in_namespaces(flags, || {
             fs::write("/proc/self/setgroups", "deny").expect("setgroups");
             fs::write("/proc/self/uid_map", "0 1000 1").expect("uid_map");
@@ -163,11 +139,7 @@ fn user_only() {
         assert_eq!(try_mount("debugfs", "/m", 0, ""), Err(Errno::PERM));
         assert_eq!(umount("/proc"), Err(Errno::PERM));
         own_mounts();
-        assert_eq!(
-            try_mount("proc", "/m", 0, ""),
-            Err(Errno::PERM),
-            "pid namespace of others"
-        );
+        assert_eq!(try_mount("proc", "/m", 0, ""), Err(Errno::PERM), "pid namespace of others");
         assert_eq!(try_mount("debugfs", "/m", 0, ""), Ok(()));
     });
 }

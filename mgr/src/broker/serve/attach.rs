@@ -13,14 +13,16 @@ use sysbox_kernel::notify::Answer;
 use super::super::caller::Caller;
 use super::super::mountinfo::{self, Entry};
 use super::super::worker::Worker;
-use super::emulated::Tree;
+use super::emulated::Cover;
 use super::{Attempt, Served, Stop};
 
 /// A new file system and where it goes.
 #[derive(Debug)]
 pub struct Delivery {
-    /// The file system.
-    pub tree: Tree,
+    /// The file system, attached nowhere.
+    pub mount: OwnedFd,
+    /// What is to cover parts of it.
+    pub cover: Cover,
     /// What to mount on.
     pub target: OwnedFd,
     /// The mount namespace that `target` is in; if it is not, the kernel says `EINVAL`.
@@ -30,11 +32,7 @@ pub struct Delivery {
 impl Delivery {
     /// Attaches it, covered by its virtualised files.
     pub fn carry_out(self, worker: &mut Worker, caller: &Caller<'_>) -> Attempt<Served> {
-        let Self {
-            tree: Tree { mount, cover },
-            target,
-            mount_namespace,
-        } = self;
+        let Self { mount, cover, target, mount_namespace } = self;
         let uncovered = |error| Stop::Broken("attaching the virtualised files", error);
         let cover_first = worker.host.features.detached_trees;
         if cover_first {
@@ -57,10 +55,7 @@ impl Delivery {
         });
         attached.map_err(|error| Stop::Broken("entering the mount namespace", error))??;
         let undo = Attached::new(&mount, mount_namespace).ok();
-        Ok(Served {
-            answer: Answer::Success,
-            undo,
-        })
+        Ok(Served { answer: Answer::Success, undo })
     }
 }
 

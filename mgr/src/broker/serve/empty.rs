@@ -8,13 +8,12 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, 
 
 use super::super::caller::Caller;
 use super::super::host::set_options;
-use super::emulated::{Cover, Tree};
 use super::mount::Wanted;
 use super::{Attempt, Stop, options};
 
 /// Makes a tmpfs that can hold nothing but its root directory. Options are not looked at: they
 /// are those of the file system that it stands for.
-pub fn make(caller: &Caller<'_>, wanted: &Wanted) -> Attempt<Tree> {
+pub fn make(caller: &Caller<'_>, wanted: &Wanted) -> Attempt<OwnedFd> {
     let mut settings = options::source(wanted.source.clone()).map_err(Stop::Refuse)?;
     let number = |number: u32| CString::new(number.to_string()).ok();
     settings.extend([
@@ -34,15 +33,7 @@ pub fn make(caller: &Caller<'_>, wanted: &Wanted) -> Attempt<Tree> {
         let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         set_options(&context, &settings)?;
         fsconfig_create(&context)?;
-        Ok(fsmount(
-            &context,
-            FsMountFlags::FSMOUNT_CLOEXEC,
-            attributes,
-        )?)
+        Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
     };
-    let mount = make().map_err(|error| Stop::Broken("making an empty directory", error))?;
-    Ok(Tree {
-        mount,
-        cover: Cover::default(),
-    })
+    make().map_err(|error| Stop::Broken("making an empty directory", error))
 }

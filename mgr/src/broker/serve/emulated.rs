@@ -1,10 +1,11 @@
 //! The virtualised files, and putting them on a file system.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use linux_raw_sys::general::MOUNT_ATTR_RDONLY;
-use rustix::fs::CWD;
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, move_mount};
 use sysbox_kernel::mount::{Attributes, clone_tree, set_attributes};
@@ -12,67 +13,93 @@ use sysbox_kernel::mount::{Attributes, clone_tree, set_attributes};
 use super::super::Container;
 use super::super::worker::Worker;
 
-/// A detached mount of one virtualised file, and its place below the root of its file system.
-#[derive(Debug)]
-pub struct File {
-    /// `meminfo`, `devices/system/cpu/online`
-    pub place: String,
-    /// The mount.
-    pub mount: OwnedFd,
+/// One of the file systems that carry virtualised files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    Proc,
+    Sysfs,
 }
 
-/// The places of a container's virtualised files for `proc` or `sys`.
-pub fn places<'a>(container: &'a Container, file_system: &str) -> impl Iterator<Item = &'a str> {
-    container.emulated_files.iter().filter_map(move |file| {
-        let place = file.strip_prefix(file_system)?.strip_prefix('/')?;
-        (!place.is_empty()).then_some(place)
-    })
-}
+/// Below this place of a proc, what exists depends on the network namespace of who looks.
+const OF_NET_NAMESPACE: &str = "sys/net/";
 
-/// Makes a mount of a virtualised file.
-///
-/// # Errors
-/// Also when the file is not there: a file of the host's must not show in its place.
-pub fn file(
-    container: &Container,
-    file_system: &str,
-    place: &str,
-    read_only: bool,
-) -> io::Result<File> {
-    let path = container.emulated_dir.join(file_system).join(place);
-    let mount = clone_tree(CWD, &path, false).map_err(|error| {
-        io::Error::new(error.kind(), format!("cloning {}: {error}", path.display()))
-    })?;
-    if read_only {
-        let change = Attributes {
-            set: u64::from(MOUNT_ATTR_RDONLY),
-            ..Attributes::default()
-        };
-        set_attributes(&mount, change, false)?;
+impl Carrier {
+    /// The carrier of this file system type.
+    pub fn of_type(name: &[u8]) -> Option<Self> {
+        match name {
+            b"proc" => Some(Self::Proc),
+            b"sysfs" => Some(Self::Sysfs),
+            _ => None,
+        }
     }
-    let place = place.to_owned();
-    Ok(File { place, mount })
+
+    /// Its directory in `emulated_dir`.
+    fn dir(self) -> &'static str {
+        match self {
+            Self::Proc => "proc",
+            Self::Sysfs => "sys",
+        }
+    }
+
+    /// Where a container's virtualised files are on it, below its root: `meminfo`,
+    /// `devices/system/cpu/online`.
+    fn places(self, container: &Container) -> impl Iterator<Item = &str> {
+        container.emulated_files.iter().filter_map(move |file| {
+            let place = file.strip_prefix(self.dir())?.strip_prefix('/')?;
+            (!place.is_empty()).then_some(place)
+        })
+    }
 }
 
-/// All of them for `proc` or `sys`.
-pub fn files(container: &Container, file_system: &str, read_only: bool) -> io::Result<Vec<File>> {
-    places(container, file_system)
-        .map(|place| file(container, file_system, place, read_only))
-        .collect()
+/// A detached mount of one virtualised file, and its place on the carrier.
+#[derive(Debug)]
+struct File {
+    place: String,
+    mount: OwnedFd,
 }
 
-/// Virtualised files that go onto one file system.
+/// The virtualised files that go onto one file system.
 #[derive(Debug, Default)]
 pub struct Cover {
-    /// The files.
-    pub files: Vec<File>,
+    files: Vec<File>,
     /// The network namespace in which their places are to be looked for, where that matters.
-    pub net: Option<OwnedFd>,
+    net: Option<OwnedFd>,
 }
 
 impl Cover {
-    /// Attaches the files below `root`, the root of a proc or sysfs. A place that this instance
-    /// does not have (`subset=pid`, a kernel without the feature) has nothing to be covered.
+    /// Finds the files for a carrier with this `root`. What it does not have (`subset=pid`, a
+    /// kernel without the feature) needs no cover.
+    ///
+    /// `chosen` says which places are wanted; `net` is asked for the caller's network namespace.
+    ///
+    /// # Errors
+    /// Also when a virtualised file is not there: the host's must not show in its place.
+    pub fn find(
+        worker: &mut Worker,
+        container: &Container,
+        carrier: Carrier,
+        root: BorrowedFd<'_>,
+        read_only: bool,
+        chosen: impl Fn(&str) -> bool,
+        net: impl FnOnce() -> io::Result<OwnedFd>,
+    ) -> io::Result<Self> {
+        let mut places: Vec<&str> = carrier.places(container).filter(|p| chosen(p)).collect();
+        let is_of_net = |place: &&str| place.starts_with(OF_NET_NAMESPACE);
+        let net = match carrier == Carrier::Proc && places.iter().any(is_of_net) {
+            true => Some(net()?),
+            false => None,
+        };
+        match &net {
+            Some(net) => worker.in_net_namespace(net, |_| keep_existing(&mut places, root))?,
+            None => keep_existing(&mut places, root),
+        }
+        let dir = container.emulated_dir.join(carrier.dir());
+        let file = |place| file(&dir, place, read_only);
+        let files = places.into_iter().map(file).collect::<io::Result<_>>()?;
+        Ok(Self { files, net })
+    }
+
+    /// Attaches the files below `root`, the root of the carrier.
     pub fn attach(&self, worker: &mut Worker, root: BorrowedFd<'_>) -> io::Result<()> {
         match &self.net {
             Some(net) => worker.in_net_namespace(net, |_| self.attach_here(root))?,
@@ -81,26 +108,33 @@ impl Cover {
     }
 
     fn attach_here(&self, root: BorrowedFd<'_>) -> io::Result<()> {
+        let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         for file in &self.files {
-            let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-            match move_mount(file.mount.as_fd(), "", root, file.place.as_str(), flags) {
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => {
-                    let error = io::Error::from(error);
-                    let text = format!("attaching {}: {error}", file.place);
-                    return Err(io::Error::new(error.kind(), text));
-                }
-            }
+            move_mount(&file.mount, "", root, file.place.as_str(), flags)
+                .map_err(|error| with_place("attaching", &file.place, error.into()))?;
         }
         Ok(())
     }
 }
 
-/// A new file system, not attached anywhere yet, and what is to cover parts of it.
-#[derive(Debug)]
-pub struct Tree {
-    /// The file system.
-    pub mount: OwnedFd,
-    /// Its virtualised files.
-    pub cover: Cover,
+fn keep_existing(places: &mut Vec<&str>, root: BorrowedFd<'_>) {
+    let flags = AtFlags::SYMLINK_NOFOLLOW;
+    let look = |place: &str| statx(root, place, flags, StatxFlags::empty());
+    places.retain(|place| !matches!(look(place), Err(Errno::NOENT)));
+}
+
+/// Makes a mount of a virtualised file.
+fn file(dir: &Path, place: &str, read_only: bool) -> io::Result<File> {
+    let mount = clone_tree(CWD, &dir.join(place), false)
+        .map_err(|error| with_place("cloning", place, error))?;
+    if read_only {
+        let change = Attributes { set: u64::from(MOUNT_ATTR_RDONLY), ..Attributes::default() };
+        set_attributes(&mount, change, false)?;
+    }
+    let place = place.to_owned();
+    Ok(File { place, mount })
+}
+
+fn with_place(what: &str, place: &str, error: io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{what} {place}: {error}"))
 }

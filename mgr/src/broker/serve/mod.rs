@@ -1,6 +1,7 @@
 //! The work: what is done for a request, a file a kind.
 
 mod attach;
+mod covered;
 mod empty;
 mod emulated;
 mod mknod;
@@ -11,7 +12,8 @@ mod options;
 mod umount;
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use sysbox_kernel::notify::{Answer, Listener, NamespaceId, Notification};
@@ -23,6 +25,9 @@ use super::request::{Mount, Request, decode};
 use super::worker::Worker;
 use attach::Attached;
 
+/// Least time between two lines of the log about one listener.
+const QUIET: Duration = Duration::from_secs(10);
+
 /// What is known of the sender of a request beforehand.
 #[derive(Debug)]
 pub struct Origin {
@@ -32,6 +37,24 @@ pub struct Origin {
     pub userns: NamespaceId,
     /// Where its requests come from.
     pub listener: Listener,
+    /// When the log last heard of it.
+    complaint: Mutex<Option<Instant>>,
+}
+
+impl Origin {
+    pub fn new(container: Arc<Container>, userns: NamespaceId, listener: Listener) -> Self {
+        Self { container, userns, listener, complaint: Mutex::default() }
+    }
+
+    /// Whether a request may fill a line of the log: the next one can be repeated at will.
+    pub fn may_complain(&self) -> bool {
+        let mut last = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = last.is_none_or(|last| last.elapsed() > QUIET);
+        if may {
+            *last = Some(Instant::now());
+        }
+        may
+    }
 }
 
 /// An answer, and what to undo if nobody is there to take it.
@@ -81,8 +104,10 @@ pub fn serve(worker: &mut Worker, origin: &Origin, notification: &Notification) 
         Err(Stop::Continue) => Answer::Continue.into(),
         Err(Stop::Refuse(errno)) => errno.into(),
         Err(Stop::Broken(what, error)) => {
-            let container = &origin.container.id;
-            tracing::warn!(container, %error, "a mount inside was not served: {what}");
+            if origin.may_complain() {
+                let container = &origin.container.id;
+                tracing::warn!(container, %error, "a mount inside was not served: {what}");
+            }
             Errno::IO.into()
         }
     };
@@ -112,20 +137,10 @@ fn attempt(worker: &mut Worker, origin: &Origin, notification: &Notification) ->
             let caller = find(worker, origin, notification)?;
             umount::serve(worker, origin, &caller, target_at, flags)
         }
-        Request::Mknod {
-            dir,
-            path_at,
-            mode,
-            device,
-        } => {
+        Request::Mknod { dir, path_at, mode, device } => {
             decide::device(mode, device).ok_or(Stop::Continue)?;
             let caller = find(worker, origin, notification)?;
-            let node = mknod::Node {
-                dir,
-                path_at,
-                mode,
-                device,
-            };
+            let node = mknod::Node { dir, path_at, mode, device };
             mknod::serve(worker, &caller, &node)
         }
     }

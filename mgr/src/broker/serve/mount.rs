@@ -1,6 +1,6 @@
 //! A new mount of proc, sysfs or an empty directory.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, StatxAttributes, StatxFlags, fstat, statx};
 use rustix::io::Errno;
@@ -10,6 +10,7 @@ use super::super::decide::{self, Facts, NewMount};
 use super::super::request::Mount;
 use super::super::resolve;
 use super::super::worker::Worker;
+use super::emulated::{Carrier, Cover};
 use super::{Attempt, Origin, Served, Stop, attach, empty, new_proc, new_sysfs, or_continue};
 
 /// What the makers of file systems need to know.
@@ -64,20 +65,32 @@ pub fn serve(
         return Err(Stop::Continue);
     }
     let there = Target::new(&target)?;
-    let tree = match (kind, &shown) {
-        (NewMount::Proc, Some(pidns)) => new_proc::make(worker, origin, caller, pidns, &wanted)?,
-        (NewMount::Sysfs, Some(netns)) => {
-            let tree = new_sysfs::make(worker, origin, netns, &wanted)?;
-            there.refuse_twice(&tree.mount)?;
-            tree
+    let (mount, carrier) = match (kind, &shown) {
+        (NewMount::Proc, Some(pidns)) => {
+            let mount = new_proc::make(worker, caller, pidns, &wanted)?;
+            (mount, Some(Carrier::Proc))
         }
-        _ => empty::make(caller, &wanted)?,
+        (NewMount::Sysfs, Some(netns)) => {
+            let mount = new_sysfs::make(worker, netns, &wanted)?;
+            there.refuse_twice(&mount)?;
+            (mount, Some(Carrier::Sysfs))
+        }
+        _ => (empty::make(caller, &wanted)?, None),
     };
-    let delivery = attach::Delivery {
-        tree,
-        target,
-        mount_namespace,
+    let cover = match carrier {
+        None => Cover::default(),
+        Some(carrier) => Cover::find(
+            worker,
+            &origin.container,
+            carrier,
+            mount.as_fd(),
+            wanted.is_read_only(),
+            |_| true,
+            || caller.namespace(Namespace::Net),
+        )
+        .map_err(|error| Stop::Broken("finding the virtualised files", error))?,
     };
+    let delivery = attach::Delivery { mount, cover, target, mount_namespace };
     delivery.carry_out(worker, caller)
 }
 

@@ -70,17 +70,8 @@ pub fn source(source: Option<Vec<u8>>) -> Result<Settings, Errno> {
 }
 
 /// Options that hold for every file system, and don't need looking at.
-const GENERIC: [&[u8]; 9] = [
-    b"ro",
-    b"rw",
-    b"sync",
-    b"async",
-    b"dirsync",
-    b"lazytime",
-    b"nolazytime",
-    b"mand",
-    b"nomand",
-];
+const GENERIC: [&[u8]; 9] =
+    [b"ro", b"rw", b"sync", b"async", b"dirsync", b"lazytime", b"nolazytime", b"mand", b"nomand"];
 
 /// Splits the options of a procfs. `gid` translates the caller's group ids to the host's.
 ///
@@ -116,14 +107,13 @@ pub fn none(data: &[u8]) -> Result<(), Errno> {
 
 /// `key=value,key,...`; the kernel skips empty ones.
 fn split(data: &[u8]) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
-    data.split(|&byte| byte == b',')
-        .filter(|option| !option.is_empty())
-        .map(
-            |option| match option.iter().position(|&byte| byte == b'=') {
-                Some(at) => (&option[..at], Some(&option[at + 1..])),
-                None => (option, None),
-            },
-        )
+    data.split(|&byte| byte == b',').filter(|option| !option.is_empty()).map(|option| match option
+        .iter()
+        .position(|&byte| byte == b'=')
+    {
+        Some(at) => (&option[..at], Some(&option[at + 1..])),
+        None => (option, None),
+    })
 }
 
 fn text(bytes: &[u8]) -> Result<CString, Errno> {
@@ -149,14 +139,10 @@ mod tests {
     #[test]
     fn options_of_proc() {
         assert_eq!(proc_text(""), Ok(String::new()));
-        assert_eq!(
-            proc_text(",hidepid=2,,subset=pid,ro"),
-            Ok("hidepid=2 subset=pid ro".into())
-        );
+        assert_eq!(proc_text(",hidepid=2,,subset=pid,ro"), Ok("hidepid=2 subset=pid ro".into()));
         assert_eq!(proc_text("gid=5"), Ok("gid=1005".into()));
-        for bad in [
-            "gid=10", "gid=x", "gid", "hidepid", "pidns=/x", "ro=1", "source=x", "x", "=2",
-        ] {
+        for bad in ["gid=10", "gid=x", "gid", "hidepid", "pidns=/x", "ro=1", "source=x", "x", "=2"]
+        {
             assert_eq!(proc_text(bad), Err(Errno::INVAL), "{bad}");
         }
         assert_eq!(none(b"ro,,sync"), Ok(()));
@@ -170,9 +156,6 @@ mod tests {
         assert_eq!(attributes(1 << 21).bits(), 0, "relatime is the default");
         let strict = attributes(MS_NOATIME | MS_STRICTATIME);
         assert_eq!(strict, MountAttrFlags::MOUNT_ATTR_STRICTATIME);
-        assert_eq!(
-            superblock_flags(MS_RDONLY | MS_NOSUID),
-            vec![(c"ro".to_owned(), None)]
-        );
+        assert_eq!(superblock_flags(MS_RDONLY | MS_NOSUID), vec![(c"ro".to_owned(), None)]);
     }
 }
