@@ -108,19 +108,9 @@ struct IdAttr {
 unsafe fn bpf<T>(command: libc::c_long, attr: &mut T) -> io::Result<libc::c_long> {
     // SAFETY: `attr` is a `repr(C)` start of `union bpf_attr` and lives through the call; the
     // kernel gets its size and reads and writes no further. The pointers inside are the caller's.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            std::ptr::from_mut(attr),
-            size_of::<T>(),
-        )
-    };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(attr), size_of::<T>()) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// The descriptor that a `bpf(2)` command answered with.
@@ -214,10 +204,7 @@ pub fn device_programs(cgroup: impl AsFd) -> io::Result<Vec<OwnedFd>> {
     let ids = ids.iter().take(attr.prog_cnt as usize);
     let mut programs = Vec::new();
     for id in ids {
-        let mut attr = IdAttr {
-            prog_id: *id,
-            ..IdAttr::default()
-        };
+        let mut attr = IdAttr { prog_id: *id, ..IdAttr::default() };
         // SAFETY: this command uses no pointer.
         match unsafe { bpf(BPF_PROG_GET_FD_BY_ID, &mut attr) } {
             Ok(fd) => programs.push(owned(fd)),
@@ -236,64 +223,27 @@ mod tests {
     #[test]
     fn encoding() {
         // r0 = 1
-        let insn = Instruction {
-            code: 0xb7,
-            dst: 0,
-            src: 0,
-            offset: 0,
-            immediate: 1,
-        };
+        let insn = Instruction { code: 0xb7, dst: 0, src: 0, offset: 0, immediate: 1 };
         let one = 1_i32.to_ne_bytes();
-        assert_eq!(
-            insn.encode(),
-            [0xb7, 0, 0, 0, one[0], one[1], one[2], one[3]]
-        );
-        let insn = Instruction {
-            code: 0xbf,
-            dst: 2,
-            src: 3,
-            offset: -1,
-            immediate: 0,
-        };
-        let registers = if cfg!(target_endian = "little") {
-            0x32
-        } else {
-            0x23
-        };
+        assert_eq!(insn.encode(), [0xb7, 0, 0, 0, one[0], one[1], one[2], one[3]]);
+        let insn = Instruction { code: 0xbf, dst: 2, src: 3, offset: -1, immediate: 0 };
+        let registers = if cfg!(target_endian = "little") { 0x32 } else { 0x23 };
         assert_eq!(insn.encode(), [0xbf, registers, 0xff, 0xff, 0, 0, 0, 0]);
     }
 
     #[test]
     fn the_verifier_has_the_last_word() {
-        let set = Instruction {
-            code: 0xb7,
-            dst: 0,
-            src: 0,
-            offset: 0,
-            immediate: 1,
-        };
-        let exit = Instruction {
-            code: 0x95,
-            dst: 0,
-            src: 0,
-            offset: 0,
-            immediate: 0,
-        };
+        let set = Instruction { code: 0xb7, dst: 0, src: 0, offset: 0, immediate: 1 };
+        let exit = Instruction { code: 0x95, dst: 0, src: 0, offset: 0, immediate: 0 };
         match load_device_program(&[set, exit]) {
             Ok(_) => {}
             // Not root, or a kernel without it.
             Err(error) => assert!(
-                matches!(
-                    error.raw_os_error(),
-                    Some(libc::EPERM | libc::ENOSYS | libc::EINVAL)
-                ),
+                matches!(error.raw_os_error(), Some(libc::EPERM | libc::ENOSYS | libc::EINVAL)),
                 "{error}"
             ),
         }
-        assert!(
-            load_device_program(&[set]).is_err(),
-            "a program without an end"
-        );
+        assert!(load_device_program(&[set]).is_err(), "a program without an end");
         assert!(load_device_program(&[]).is_err());
     }
 }
