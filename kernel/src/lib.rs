@@ -5,6 +5,7 @@
 //! descriptors and `io::Result`; policy belongs to the callers.
 
 pub mod bpf;
+pub mod features;
 pub mod fuse;
 pub mod mount;
 pub mod notify;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use sysbox_kernel::features::Feature;
 use sysbox_kernel::mount::{Attributes, Propagation, clone_tree, idmap, set_attributes};
 
 use super::Kind;
@@ -26,12 +27,16 @@ pub fn clone(
     let recursive = mount.options.recursive && directory;
     let clone = clone_tree(&opened, Path::new(""), recursive)
         .with_context(|| format!("clone the source {}", source.display()))?;
+    let tmpfs_cannot = is_tmpfs(&opened)? && !Feature::IdmappedTmpfs.may_be_used();
     // What already belongs to the container's ids (a volume of an earlier life with another
     // runtime, a socket of the container itself) would be shifted out of sight.
     if !mount.skip_idmap
         && !plan.ids.owns_uid(stat.st_uid)
-        && let Err(e) = map(&clone, userns, recursive)
+        && let Err(e) = map(&clone, userns, recursive, tmpfs_cannot)
     {
+        if mount.destination == Path::new("/dev/shm") && is_tmpfs(&opened)? {
+            return Ok((own_shared_memory(plan, mount, &opened)?, Kind::Directory));
+        }
         warnings.push(format!(
             "{}: the source {} cannot be ID-mapped ({e}); its files belong to nobody inside",
             mount.destination.display(),
@@ -42,8 +47,33 @@ pub fn clone(
     Ok((clone, if directory { Kind::Directory } else { Kind::File }))
 }
 
+/// The engine's tmpfs for /dev/shm where the kernel cannot ID-map it: a new one of the same size,
+/// which only does not share its content with containers that join this one's ipc namespace.
+fn own_shared_memory(plan: &Plan, mount: &MountPlan, source: &OwnedFd) -> Result<OwnedFd> {
+    let stat = rustix::fs::fstatvfs(source).context("ask for the size of /dev/shm")?;
+    let size = format!("size={}", stat.f_blocks.saturating_mul(stat.f_frsize));
+    let mut tmpfs = mount.clone();
+    tmpfs.options.data = vec!["mode=1777".to_owned(), size];
+    super::pseudo::tmpfs(&plan.ids, &tmpfs)
+}
+
+fn is_tmpfs(fd: &OwnedFd) -> Result<bool> {
+    /// `TMPFS_MAGIC`
+    const TMPFS: i64 = 0x0102_1994;
+    #[allow(clippy::unnecessary_cast)] // f_type differs between architectures
+    Ok(rustix::fs::fstatfs(fd)?.f_type as i64 == TMPFS)
+}
+
 /// ID-maps the tree; if something below cannot be mapped, at least its top.
-fn map(clone: &OwnedFd, userns: BorrowedFd<'_>, recursive: bool) -> std::io::Result<()> {
+fn map(
+    clone: &OwnedFd,
+    userns: BorrowedFd<'_>,
+    recursive: bool,
+    refuse: bool,
+) -> std::io::Result<()> {
+    if refuse {
+        return Err(std::io::ErrorKind::Unsupported.into());
+    }
     match idmap(clone, userns, recursive) {
         Err(_) if recursive => idmap(clone, userns, false),
         other => other,

@@ -142,6 +142,13 @@ fn place(plan: &Plan, context: &Parts<'_>, tree: &mut Tree, mount: &MountPlan) -
     bind::propagation(&detached, mount)
 }
 
+/// A directory on the builder's own tmpfs, for mounts that are needed for a moment.
+fn scratch_directory(name: &str) -> Result<PathBuf> {
+    let path = paths::run_dir().join("stage").join(name);
+    std::fs::create_dir_all(&path).with_context(|| format!("make {}", path.display()))?;
+    Ok(path)
+}
+
 /// Cuts a mount off from the propagation of the place that it came from.
 fn private(mount: impl AsFd) -> Result<()> {
     let propagation = Some(sysbox_kernel::mount::Propagation::Private);

@@ -7,6 +7,7 @@
 //! have the file-system ids of the container's root: with others the overlay silently turns
 //! read-only, which is checked for.
 
+use std::ffi::CString;
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -15,10 +16,12 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, mkdirat, openat2};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, MountAttrFlags, fsconfig_create, fsconfig_set_fd, fsconfig_set_flag,
-    fsconfig_set_string, fsmount, fsopen,
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountFlags, UnmountFlags, fsconfig_create,
+    fsconfig_set_fd, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount, unmount,
 };
-use sysbox_kernel::mount::{clone_tree, idmap};
+use sysbox_kernel::features::Feature;
+use sysbox_kernel::mount::{attach, clone_tree, idmap};
+use sysbox_kernel::process::fd_path;
 
 use super::mountinfo::{self, Mount};
 
@@ -80,38 +83,14 @@ impl Overlay {
     ///
     /// The caller has the container root's file-system ids.
     pub fn mount(&self, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
-        let mut layers = Layers::new(self, userns)?;
-        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).context("open overlay")?;
-        let context = context.as_fd();
-        fsconfig_set_string(context, "source", "overlay")?;
-        for lower in &self.lower {
-            let layer = layers.open(lower)?;
-            set_layer(context, "lowerdir+", &layer).with_context(|| naming("lower", lower))?;
-        }
-        if let (Some(upper), Some(work)) = (&self.upper, self.own_work_directory()) {
-            let fd = layers.open(upper)?;
-            set_layer(context, "upperdir", &fd).with_context(|| naming("upper", upper))?;
-            // Through the ID-mapped clone, so that on disk it belongs to root.
-            let above = layers.open(upper.parent().unwrap_or(upper))?;
-            match mkdirat(&above, WORK_DIRECTORY, Mode::from_raw_mode(0o700)) {
-                Ok(()) | Err(Errno::EXIST) => {}
-                Err(e) => return Err(e).with_context(|| naming("work", &work)),
-            }
-            let fd = layers.open(&work)?;
-            set_layer(context, "workdir", &fd).with_context(|| naming("work", &work))?;
-        }
-        for option in &self.options {
-            match option.split_once('=') {
-                Some((key, value)) => fsconfig_set_string(context, key, value),
-                None => fsconfig_set_flag(context, option.as_str()),
-            }
-            .with_context(|| format!("take over the overlay option {option}"))?;
-        }
-        fsconfig_create(context).context(
-            "mount the root file system's overlay over ID-mapped layers (needs Linux 5.19, and a storage file system that can be ID-mapped)",
-        )?;
-        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
-        let mount = fsmount(context, flags, MountAttrFlags::empty())?;
+        let layers = Layers::open(self, userns)?;
+        let by_descriptor = Feature::OverlayLayerFds.may_be_used();
+        let mount = match by_descriptor.then(|| self.mount_by_descriptors(&layers)) {
+            Some(Ok(mount)) => mount,
+            // Kernels before 6.15 know the options, or take detached layers, only in part; what
+            // is really wrong then shows the other way, too.
+            Some(Err(_)) | None => self.mount_by_paths(&layers)?,
+        };
         let read_only =
             rustix::fs::fstatvfs(&mount)?.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY);
         if self.upper.is_some() && read_only {
@@ -122,60 +101,127 @@ impl Overlay {
         }
         Ok(mount)
     }
-}
 
-/// Gives the overlay a layer by descriptor (6.13), or by its path in /proc before that.
-fn set_layer(context: BorrowedFd<'_>, key: &str, layer: &OwnedFd) -> rustix::io::Result<()> {
-    match fsconfig_set_fd(context, key, layer) {
-        Err(Errno::INVAL | Errno::BADF) => {
-            fsconfig_set_string(context, key, sysbox_kernel::process::fd_path(layer))
+    fn mount_by_descriptors(&self, layers: &Layers) -> Result<OwnedFd> {
+        let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).context("open overlay")?;
+        let context = context.as_fd();
+        fsconfig_set_string(context, "source", "overlay")?;
+        for lower in &layers.lower {
+            fsconfig_set_fd(context, "lowerdir+", lower)?;
         }
-        other => other,
+        if let Some((upper, work)) = &layers.upper_and_work {
+            fsconfig_set_fd(context, "upperdir", upper)?;
+            fsconfig_set_fd(context, "workdir", work)?;
+        }
+        for option in &self.options {
+            match option.split_once('=') {
+                Some((key, value)) => fsconfig_set_string(context, key, value),
+                None => fsconfig_set_flag(context, option.as_str()),
+            }
+            .with_context(|| format!("take over the overlay option {option}"))?;
+        }
+        fsconfig_create(context)?;
+        let flags = FsMountFlags::FSMOUNT_CLOEXEC;
+        Ok(fsmount(context, flags, MountAttrFlags::empty())?)
+    }
+
+    /// As every kernel since 5.19 can: the layers are attached somewhere in the builder's own
+    /// namespace, and named by the paths of their descriptors.
+    fn mount_by_paths(&self, layers: &Layers) -> Result<OwnedFd> {
+        layers.attach()?;
+        let lower: Vec<_> = layers.lower.iter().map(fd_path).collect();
+        let mut options = format!("lowerdir={}", lower.join(":"));
+        if let Some((upper, work)) = &layers.upper_and_work {
+            options += &format!(",upperdir={},workdir={}", fd_path(upper), fd_path(work));
+        }
+        for option in &self.options {
+            options += &format!(",{option}");
+        }
+        let options = CString::new(options)?;
+        let place = super::scratch_directory("overlay")?;
+        let none = MountFlags::empty();
+        mount("overlay", &place, "overlay", none, options.as_c_str()).context(
+            "mount the root file system's overlay over ID-mapped layers (needs Linux 5.19, and a storage file system that can be ID-mapped)",
+        )?;
+        let clone = clone_tree(CWD, &place, false).context("clone the overlay")?;
+        unmount(&place, UnmountFlags::DETACH).context("unmount the overlay's first place")?;
+        Ok(clone)
     }
 }
 
-/// ID-mapped clones that the layers are opened through: one clone of the deepest directory above
-/// all of them where they share a file system, one each otherwise. The upper and the work
+/// The layers of an overlay, opened through ID-mapped clones: one clone of the deepest directory
+/// above all of them where they share a file system, one each otherwise. The upper and the work
 /// directory must come from the same mount.
-struct Layers<'a> {
-    userns: BorrowedFd<'a>,
-    common: PathBuf,
-    clone: OwnedFd,
+struct Layers {
+    /// The clones; the descriptors below lie in them.
+    clones: Vec<OwnedFd>,
+    lower: Vec<OwnedFd>,
+    upper_and_work: Option<(OwnedFd, OwnedFd)>,
 }
 
-impl<'a> Layers<'a> {
-    fn new(overlay: &Overlay, userns: BorrowedFd<'a>) -> Result<Self> {
-        let mut common: Option<PathBuf> = None;
-        let upper = overlay.upper.as_ref().and_then(|u| u.parent()).map(Path::to_path_buf);
-        for path in upper.iter().chain(&overlay.lower) {
+impl Layers {
+    fn open(overlay: &Overlay, userns: BorrowedFd<'_>) -> Result<Self> {
+        let common = common_directory(overlay)?;
+        let mut clones = vec![mapped_clone(&common, userns)?];
+        let mut open = |path: &Path| -> Result<OwnedFd> {
             let path = canonical(path)?;
-            common = Some(match common {
-                None => path,
-                Some(so_far) => shared_ancestor(&so_far, &path),
-            });
-        }
-        let mut common = common.unwrap_or_default();
-        // The upper's own clone must also hold the work directory.
-        if let Some(upper) = &upper
-            && device(&common)? != device(upper)?
-        {
-            common = canonical(upper)?;
-        }
-        Ok(Self { userns, clone: mapped_clone(&common, userns)?, common })
+            if let Ok(below) = path.strip_prefix(&common)
+                && device(&path)? == device(&common)?
+            {
+                let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
+                let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+                let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+                return openat2(&clones[0], below, flags, Mode::empty(), resolve)
+                    .with_context(|| naming("layer", &path));
+            }
+            let clone = mapped_clone(&path, userns)?;
+            let layer = clone.try_clone()?;
+            clones.push(clone);
+            Ok(layer)
+        };
+        let lower = overlay.lower.iter().map(|path| open(path)).collect::<Result<_>>()?;
+        let upper_and_work = match (&overlay.upper, overlay.own_work_directory()) {
+            (Some(upper), Some(work)) => {
+                // Made through the ID-mapped clone, so that on disk it belongs to root.
+                let above = open(upper.parent().unwrap_or(upper))?;
+                match mkdirat(&above, WORK_DIRECTORY, Mode::from_raw_mode(0o700)) {
+                    Ok(()) | Err(Errno::EXIST) => {}
+                    Err(e) => return Err(e).with_context(|| naming("work", &work)),
+                }
+                Some((open(upper)?, open(&work)?))
+            }
+            _ => None,
+        };
+        Ok(Self { clones, lower, upper_and_work })
     }
 
-    fn open(&mut self, path: &Path) -> Result<OwnedFd> {
-        let path = canonical(path)?;
-        if let Ok(below) = path.strip_prefix(&self.common)
-            && device(&path)? == device(&self.common)?
-        {
-            let below = if below.as_os_str().is_empty() { Path::new(".") } else { below };
-            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-            let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-            return openat2(&self.clone, below, flags, Mode::empty(), resolve)
-                .with_context(|| naming("layer", &path));
+    /// Attaches the clones in the builder's namespace: before 6.15 a layer of an overlay may not
+    /// be a detached mount.
+    fn attach(&self) -> Result<()> {
+        for (index, clone) in self.clones.iter().enumerate() {
+            let place = super::scratch_directory(&format!("layer{index}"))?;
+            attach(clone, super::open_directory(&place)?).context("attach a layer")?;
         }
-        mapped_clone(&path, self.userns)
+        Ok(())
+    }
+}
+
+/// The directory that one clone is made of: the deepest one above all layers, or, if the storage
+/// is spread over file systems, the one above the upper and the work directory.
+fn common_directory(overlay: &Overlay) -> Result<PathBuf> {
+    let upper = overlay.upper.as_ref().and_then(|u| u.parent()).map(Path::to_path_buf);
+    let mut common: Option<PathBuf> = None;
+    for path in upper.iter().chain(&overlay.lower) {
+        let path = canonical(path)?;
+        common = Some(match common {
+            None => path,
+            Some(so_far) => shared_ancestor(&so_far, &path),
+        });
+    }
+    let common = common.unwrap_or_default();
+    match &upper {
+        Some(upper) if device(&common)? != device(upper)? => canonical(upper),
+        _ => Ok(common),
     }
 }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustix::fs::CWD;
 use rustix::mount::MountAttrFlags;
+use sysbox_kernel::features::Feature;
 use sysbox_kernel::mount::{attach, clone_tree, new_mount, new_proc_of};
 use sysbox_kernel::ns::{LinkNameSpaceType, move_into_link_name_space};
 use sysbox_kernel::process::{CloneFlags, Fork, clone_process, exit_now, wait_pidfd};
@@ -18,10 +19,13 @@ use crate::run::channel::Channel;
 
 /// A procfs of the container's pid namespace.
 pub fn proc(pidns: BorrowedFd<'_>, mount: &MountPlan) -> Result<OwnedFd> {
-    let made = match new_proc_of(pidns, MountAttrFlags::empty()) {
-        Ok(made) => made,
+    let by_option = Feature::ProcPidns.may_be_used();
+    let made = match by_option.then(|| new_proc_of(pidns, MountAttrFlags::empty())) {
+        Some(Ok(made)) => made,
         // Before 6.18 a procfs belongs to the pid namespace of the process that mounts it.
-        Err(_) => proc_made_inside(pidns).context("mount proc from inside the pid namespace")?,
+        Some(Err(_)) | None => {
+            proc_made_inside(pidns).context("mount proc from inside the pid namespace")?
+        }
     };
     apply_attributes(&made, mount)?;
     Ok(made)

@@ -1,0 +1,41 @@
+//! Newer kernel interfaces that have a fallback, and the switch that forces the fallback.
+//!
+//! Whether the kernel has something is always found out by trying it where it is needed. On a new
+//! kernel the fallbacks would therefore never run; tests name them in the environment variable
+//! `SYSBOX_WITHOUT` (comma-separated), which is read from the host's side only.
+
+/// Environment variable that names the features to do without.
+pub const WITHOUT: &str = "SYSBOX_WITHOUT";
+
+/// A kernel interface that is not on every supported kernel (6.1 and later).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// procfs option `pidns` (6.18); before: a child that is born in the pid namespace mounts it.
+    ProcPidns,
+    /// Overlay layers that are detached mounts, given by descriptor (6.13, 6.15); before: attached
+    /// in the builder's namespace and given by path.
+    OverlayLayerFds,
+    /// ID-mapped tmpfs (6.3); before: `/dev/shm` is a new tmpfs of the same size, and other tmpfs
+    /// sources belong to nobody inside.
+    IdmappedTmpfs,
+}
+
+impl Feature {
+    /// Every feature.
+    pub const ALL: [Self; 3] = [Self::ProcPidns, Self::OverlayLayerFds, Self::IdmappedTmpfs];
+
+    /// Its name in [`WITHOUT`].
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ProcPidns => "proc-pidns",
+            Self::OverlayLayerFds => "overlay-layer-fds",
+            Self::IdmappedTmpfs => "idmapped-tmpfs",
+        }
+    }
+
+    /// Whether it may be tried.
+    pub fn may_be_used(self) -> bool {
+        let without = std::env::var(WITHOUT).unwrap_or_default();
+        without.split(',').all(|name| name.trim() != self.name())
+    }
+}
