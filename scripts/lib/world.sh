@@ -143,7 +143,8 @@ start_daemon() {
         dockerd) command=(dockerd --config-file "$dir/daemon.json") ready=(docker version) ;;
         *) die "there is no daemon '$daemon' in a world" "known are: ${WORLD_DAEMONS[*]}" ;;
     esac
-    # A socket or pid file that a killed daemon left would look like a running one.
+    # What a killed daemon left would look like a running one.
+    rm -f "$dir/pid/$daemon"
     case $daemon in
         containerd) rm -f "$dir/run/containerd.sock" ;;
         dockerd) rm -f "$dir/docker.sock" "$dir/run/dockerd.pid" ;;

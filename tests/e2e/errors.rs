@@ -11,10 +11,7 @@ use sysbox_tests::{BUSYBOX, Cmd, Container, Snapshot, World, alone, shared, wait
 fn daemons_that_do_not_run_are_named() {
     let _world = alone();
     let world = World::current();
-    let elsewhere = tempfile::Builder::new()
-        .prefix("run")
-        .tempdir_in(&world.dir)
-        .unwrap();
+    let elsewhere = tempfile::Builder::new().prefix("run").tempdir_in(&world.dir).unwrap();
     let runtime = format!("sysbox-test-{}", std::process::id());
     register_runtime(&world, &runtime, elsewhere.path());
     let container = || Container::new(BUSYBOX).runtime(&runtime);
@@ -38,11 +35,7 @@ fn daemons_that_do_not_run_are_named() {
     let outcome = std::panic::catch_unwind(|| {
         wait_until("the manager listens", Duration::from_secs(10), || {
             let socket = elsewhere.path().join("sysmgr.sock");
-            if socket.exists() {
-                Ok(())
-            } else {
-                Err("no socket".into())
-            }
+            if socket.exists() { Ok(()) } else { Err("no socket".into()) }
         });
         container().refused(["true"])
     });
@@ -67,18 +60,10 @@ fn register_runtime(world: &World, name: &str, run_dir: &Path) {
     edit_runtimes(world, |runtimes| {
         runtimes.insert(name.to_owned(), serde_json::json!({ "path": wrapper }));
     });
-    wait_until(
-        "the engine knows the runtime",
-        Duration::from_secs(10),
-        || {
-            let known = Cmd::docker(["info", "--format", "{{json .Runtimes}}"]).ok();
-            if known.contains(name) {
-                Ok(())
-            } else {
-                Err(known)
-            }
-        },
-    );
+    wait_until("the engine knows the runtime", Duration::from_secs(10), || {
+        let known = Cmd::docker(["info", "--format", "{{json .Runtimes}}"]).ok();
+        if known.contains(name) { Ok(()) } else { Err(known) }
+    });
 }
 
 fn unregister_runtime(world: &World, name: &str) {
@@ -104,25 +89,10 @@ fn edit_runtimes(
 #[test]
 fn namespaces_of_the_host_are_refused() {
     let _world = shared();
-    for (option, namespace) in [("--net=host", "network"), ("--pid=host", "pid")] {
+    for option in ["--network=host", "--pid=host", "--ipc=host", "--uts=host", "--userns=host"] {
         let message = Container::new(BUSYBOX).args([option]).refused(["true"]);
-        assert!(message.contains(namespace), "{option}: {message}");
-        assert!(message.contains("host"), "{option}: {message}");
+        assert!(message.contains(option), "{option} should be named: {message}");
     }
-}
-
-/// The engine tells the runtime nothing of `--userns=host` unless it remaps users itself: the
-/// container then gets a user namespace of its own like any other.
-#[test]
-fn userns_host_does_not_give_the_hosts_ids() {
-    let _world = shared();
-    let map = Container::new(BUSYBOX)
-        .args(["--userns=host"])
-        .sh("cat /proc/self/uid_map")
-        .ok();
-    let fields: Vec<&str> = map.split_whitespace().collect();
-    assert_eq!(fields[0], "0");
-    assert_ne!(fields[1], "0", "container root is the host's root");
 }
 
 #[test]
@@ -135,15 +105,15 @@ fn malformed_configurations_are_explained() {
         (r#"{"ociVersion":"1.0.2"}"#, "config.json"),
         (r#"{"ociVersion":1}"#, "ociVersion"),
         (
-            r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"args":[],"cwd":"/"}}"#,
+            r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"user":{"uid":0,"gid":0},"args":[],"cwd":"/"}}"#,
             "args",
         ),
         (
-            r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"args":["true"],"cwd":"x"}}"#,
+            r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"},"process":{"user":{"uid":0,"gid":0},"args":["true"],"cwd":"x"}}"#,
             "cwd",
         ),
         (
-            r#"{"ociVersion":"1.0.2","root":{"path":"nowhere"},"process":{"args":["true"],"cwd":"/"}}"#,
+            r#"{"ociVersion":"1.0.2","root":{"path":"nowhere"},"process":{"user":{"uid":0,"gid":0},"args":["true"],"cwd":"/"}}"#,
             "nowhere",
         ),
     ];
@@ -152,18 +122,12 @@ fn malformed_configurations_are_explained() {
         fs::create_dir(bundle.path().join("rootfs")).unwrap();
         fs::write(bundle.path().join("config.json"), config).unwrap();
         let message = run_bundle(bundle.path());
-        assert!(
-            message.contains(wanted),
-            "'{config}' should name '{wanted}': {message}"
-        );
+        assert!(message.contains(wanted), "'{config}' should name '{wanted}': {message}");
         assert!(!message.contains("panicked"), "{config}: {message}");
     }
     let bundle = tempfile::tempdir().unwrap();
     let message = run_bundle(bundle.path());
-    assert!(
-        message.contains("config.json") && message.contains("No such file"),
-        "{message}"
-    );
+    assert!(message.contains("config.json") && message.contains("No such file"), "{message}");
 }
 
 #[test]
@@ -173,16 +137,14 @@ fn a_root_that_cannot_be_id_mapped_is_named() {
     let rootfs = bundle.path().join("rootfs");
     fs::create_dir(&rootfs).unwrap();
     Cmd::new("mount", ["-t", "ramfs", "none", rootfs.to_str().unwrap()]).ok();
-    let runtime = World::current().runtime();
-    let spec = ["spec", "--bundle", bundle.path().to_str().unwrap()];
-    Cmd::new(runtime.to_str().unwrap(), spec).ok();
+    Cmd::new("runc", ["spec", "--bundle", bundle.path().to_str().unwrap()]).ok();
+    let config = bundle.path().join("config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("\"terminal\": true", "\"terminal\": false")).unwrap();
     let outcome = std::panic::catch_unwind(|| run_bundle(bundle.path()));
     Cmd::new("umount", [rootfs.to_str().unwrap()]).ok();
     let message = outcome.unwrap();
-    assert!(
-        message.contains("ramfs"),
-        "the file system should be named: {message}"
-    );
+    assert!(message.contains("ramfs"), "the file system should be named: {message}");
     assert!(message.contains("ID-map"), "{message}");
 }
 
@@ -194,13 +156,7 @@ fn run_bundle(bundle: &Path) -> String {
     let runtime = World::current().runtime();
     let id = format!("bad-{}", std::process::id());
     let message = Cmd::new(runtime.to_str().unwrap(), ["--root"])
-        .args([
-            root.path().to_str().unwrap(),
-            "run",
-            "--bundle",
-            bundle.to_str().unwrap(),
-            &id,
-        ])
+        .args([root.path().to_str().unwrap(), "run", "--bundle", bundle.to_str().unwrap(), &id])
         .run()
         .fails();
     let left: Vec<_> = fs::read_dir(root.path()).unwrap().collect();

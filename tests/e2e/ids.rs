@@ -13,14 +13,8 @@ fn ranges_are_exclusive() {
     for map in ["uid_map", "gid_map"] {
         let ranges: Vec<IdRange> = containers.iter().map(|c| id_range(c.pid(), map)).collect();
         for (index, range) in ranges.iter().enumerate() {
-            assert!(
-                range.start > 0,
-                "container root must not be the host's root: {range:?}"
-            );
-            assert!(
-                range.size >= 65536,
-                "a system wants all 16-bit IDs: {range:?}"
-            );
+            assert!(range.start > 0, "container root must not be the host's root: {range:?}");
+            assert!(range.size >= 65536, "a system wants all 16-bit IDs: {range:?}");
             for other in &ranges[index + 1..] {
                 assert!(!range.overlaps(*other), "{range:?} overlaps {other:?}");
             }
@@ -37,17 +31,12 @@ fn one_containers_ids_open_nothing_of_another() {
     let _world = shared();
     let victim = Container::sleeping(["--volume", "/data"]);
     let other = Container::sleeping::<&str>([]);
-    victim
-        .sh("umask 077; echo secret >/root/secret; echo secret >/data/secret")
-        .ok();
+    victim.sh("umask 077; echo secret >/root/secret; echo secret >/data/secret").ok();
     let intruder = id_range(other.pid(), "uid_map").start.to_string();
     let pid = victim.pid();
     let on_disk = upper_dir(&victim).join("root/secret");
     let volume = PathBuf::from(victim.inspect("(index .Mounts 0).Source")).join("secret");
-    assert!(
-        on_disk.exists() && volume.exists(),
-        "the secrets lie where the test looks"
-    );
+    assert!(on_disk.exists() && volume.exists(), "the secrets lie where the test looks");
 
     for path in [
         PathBuf::from(format!("/proc/{pid}/root/root/secret")),
@@ -56,38 +45,14 @@ fn one_containers_ids_open_nothing_of_another() {
         on_disk,
         volume,
     ] {
-        let as_intruder = [
-            "--reuid",
-            &intruder,
-            "--regid",
-            &intruder,
-            "--clear-groups",
-            "cat",
-        ];
-        let output = Cmd::new("setpriv", as_intruder)
-            .args([path.to_str().unwrap()])
-            .run();
+        let as_intruder = ["--reuid", &intruder, "--regid", &intruder, "--clear-groups", "cat"];
+        let output = Cmd::new("setpriv", as_intruder).args([path.to_str().unwrap()]).run();
         let printed = output.fails();
-        assert!(
-            printed.contains("Permission denied"),
-            "{}: {printed}",
-            path.display()
-        );
+        assert!(printed.contains("Permission denied"), "{}: {printed}", path.display());
     }
     // Signals neither.
-    let kill = [
-        "--reuid",
-        &intruder,
-        "--regid",
-        &intruder,
-        "--clear-groups",
-        "kill",
-        "-0",
-    ];
-    Cmd::new("setpriv", kill)
-        .args([pid.to_string()])
-        .run()
-        .fails();
+    let kill = ["--reuid", &intruder, "--regid", &intruder, "--clear-groups", "kill", "-0"];
+    Cmd::new("setpriv", kill).args([pid.to_string()]).run().fails();
 }
 
 #[test]
@@ -97,17 +62,12 @@ fn files_on_disk_keep_unshifted_ids() {
     let upper = upper_dir(&container);
     let volume = PathBuf::from(container.inspect("(index .Mounts 0).Source"));
     container.sh("touch /as-root /data/as-root").ok();
-    container
-        .sh("touch /as-user /data/as-user && chown 1000:1001 /as-user /data/as-user")
-        .ok();
+    container.sh("touch /as-user /data/as-user && chown 1000:1001 /as-user /data/as-user").ok();
     for dir in [upper, volume] {
         assert_eq!(owner(&dir.join("as-root")), (0, 0));
         assert_eq!(owner(&dir.join("as-user")), (1000, 1001));
     }
-    assert_eq!(
-        container.sh("stat -c %u:%g /as-root /as-user").ok(),
-        "0:0\n1000:1001"
-    );
+    assert_eq!(container.sh("stat -c %u:%g /as-root /as-user").ok(), "0:0\n1000:1001");
 }
 
 #[test]
@@ -119,21 +79,14 @@ fn starting_changes_no_file_of_the_image() {
     let layers = container.inspect(".GraphDriver.Data.LowerDir");
     let lowest = PathBuf::from(layers.split(':').next_back().unwrap());
     let before = metadata_of_tree(&lowest);
-    assert!(
-        before.len() > 100,
-        "the image's files are there: {}",
-        lowest.display()
-    );
+    assert!(before.len() > 100, "the image's files are there: {}", lowest.display());
 
     let others: Vec<Running> = (0..2).map(|_| Container::sleeping::<&str>([])).collect();
     drop(others);
     assert_eq!(metadata_of_tree(&lowest), before);
     // Nor was the image copied: the container's own layer holds only what it changed.
     let own = metadata_of_tree(&upper_dir(&container)).len();
-    assert!(
-        own < 40,
-        "{own} files in the layer of a container that wrote nothing"
-    );
+    assert!(own < 40, "{own} files in the layer of a container that wrote nothing");
 }
 
 #[test]
@@ -142,10 +95,7 @@ fn a_big_image_starts_without_copying_it() {
     let container = Container::new(TRIXIE).start(["sleep", "1000"]);
     let size = Cmd::new("du", ["-sm", upper_dir(&container).to_str().unwrap()]).ok();
     let megabytes: u32 = size.split_whitespace().next().unwrap().parse().unwrap();
-    assert!(
-        megabytes < 20,
-        "the container's own layer has {megabytes} MB"
-    );
+    assert!(megabytes < 20, "the container's own layer has {megabytes} MB");
 }
 
 fn upper_dir(container: &Running) -> PathBuf {
@@ -165,11 +115,7 @@ fn metadata_of_tree(top: &Path) -> Vec<(PathBuf, u32, u32, i64, i64)> {
     while let Some(path) = pending.pop() {
         let metadata = fs::symlink_metadata(&path).unwrap();
         if metadata.is_dir() {
-            pending.extend(
-                fs::read_dir(&path)
-                    .unwrap()
-                    .map(|entry| entry.unwrap().path()),
-            );
+            pending.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
         }
         let (uid, gid) = (metadata.uid(), metadata.gid());
         found.push((path, uid, gid, metadata.ctime(), metadata.ctime_nsec()));

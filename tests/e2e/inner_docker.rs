@@ -26,22 +26,13 @@ fn trixie_runs_containers_on_overlay2() {
 fn runs_containers_on_overlay2(image: &str) {
     let _world = shared();
     let system = system_with_engine(image, &[]);
-    assert_eq!(
-        system
-            .sh("docker info --format '{{.Driver}}' 2>/dev/null")
-            .ok(),
-        "overlay2"
-    );
+    assert_eq!(system.sh("docker info --format '{{.Driver}}' 2>/dev/null").ok(), "overlay2");
 
     // The store is a volume of the manager: overlay cannot have its layers on an overlay.
     assert_ne!(system.sh("stat -f -c %T /var/lib/docker").ok(), "overlayfs");
     let data_root = World::current().data_root();
     let found = has_path_ending(&data_root, "image/overlay2");
-    assert!(
-        found,
-        "the inner engine's store should lie under {}",
-        data_root.display()
-    );
+    assert!(found, "the inner engine's store should lie under {}", data_root.display());
 
     let hello = system.sh(&format!("docker run --rm {BUSYBOX} echo hello from inside"));
     assert_eq!(hello.ok(), "hello from inside");
@@ -92,37 +83,24 @@ fn a_published_port_reaches_an_inner_container() {
         "--format",
         "{{with index .NetworkSettings.Ports \"8080/tcp\" 0}}{{.HostIp}}:{{.HostPort}}{{end}}",
     ]);
-    wait_until(
-        "the inner web server answers",
-        Duration::from_secs(20),
-        || {
-            let page = get(&address).map_err(|error| format!("{address}: {error}"))?;
-            if page.ends_with("served from within\n") {
-                Ok(())
-            } else {
-                Err(page)
-            }
-        },
-    );
+    wait_until("the inner web server answers", Duration::from_secs(20), || {
+        let page = get(&address).map_err(|error| format!("{address}: {error}"))?;
+        if page.ends_with("served from within\n") { Ok(()) } else { Err(page) }
+    });
 }
 
 #[test]
 fn inner_privileged_and_host_network_work() {
     let _world = shared();
     let system = system_with_engine(TRIXIE, &[]);
-    let script = "mount -t tmpfs none /mnt && mkdir /mnt/p && mount -t proc proc /mnt/p \
-                  && cat /mnt/p/1/comm && umount /mnt/p && umount /mnt";
+    let script = "mount -t tmpfs none /tmp && mkdir /tmp/p && mount -t proc proc /tmp/p \
+                  && cat /tmp/p/1/comm && umount /tmp/p && umount /tmp";
     let privileged = format!("docker run --rm --privileged {BUSYBOX} sh -c '{script}'");
     assert_eq!(system.sh(&privileged).ok(), "sh");
 
     let host = format!("docker run --rm --net=host {BUSYBOX} ip -o address show eth0");
-    let outer = system
-        .sh("ip -o -4 address show eth0 | awk '{ print $4 }'")
-        .ok();
-    assert!(
-        system.sh(&host).ok().contains(&outer),
-        "the system's own address is {outer}"
-    );
+    let outer = system.sh("ip -o -4 address show eth0 | awk '{ print $4 }'").ok();
+    assert!(system.sh(&host).ok().contains(&outer), "the system's own address is {outer}");
 }
 
 #[test]
@@ -130,28 +108,13 @@ fn inner_volumes_keep_their_files() {
     let _world = shared();
     let system = system_with_engine(BOOKWORM, &[]);
     let with = |options: &str, script: &str| {
-        system
-            .sh(&format!(
-                "docker run --rm {options} {BUSYBOX} sh -c '{script}'"
-            ))
-            .ok()
+        system.sh(&format!("docker run --rm {options} {BUSYBOX} sh -c '{script}'")).ok()
     };
-    with(
-        "--volume kept:/v",
-        "echo kept >/v/file && chown 1000 /v/file",
-    );
-    assert_eq!(
-        with("--volume kept:/v", "stat -c %u /v/file; cat /v/file"),
-        "1000\nkept"
-    );
+    with("--volume kept:/v", "echo kept >/v/file && chown 1000 /v/file");
+    assert_eq!(with("--volume kept:/v", "stat -c %u /v/file; cat /v/file"), "1000\nkept");
 
-    system
-        .sh("mkdir /srv/bound && echo outer >/srv/bound/file")
-        .ok();
-    assert_eq!(
-        with("--volume /srv/bound:/v", "cat /v/file; echo inner >/v/file"),
-        "outer"
-    );
+    system.sh("mkdir /srv/bound && echo outer >/srv/bound/file").ok();
+    assert_eq!(with("--volume /srv/bound:/v", "cat /v/file; echo inner >/v/file"), "outer");
     assert_eq!(system.sh("cat /srv/bound/file").ok(), "inner");
     let output = system.sh(&format!(
         "docker run --rm --volume /srv/bound:/v:ro {BUSYBOX} sh -c 'echo no >/v/file'"
@@ -168,9 +131,7 @@ fn has_path_ending(top: &std::path::Path, end: &str) -> bool {
         }
         let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
         pending.extend(
-            entries
-                .filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir()))
-                .map(|e| e.path()),
+            entries.filter(|e| e.file_type().is_ok_and(|kind| kind.is_dir())).map(|e| e.path()),
         );
     }
     false

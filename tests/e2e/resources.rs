@@ -17,10 +17,7 @@ fn memory_limit_shows() {
     let meminfo = container.sh("cat /proc/meminfo").ok();
     let field = |name| meminfo_kb(&meminfo, name);
     assert_eq!(field("MemTotal"), 512 * 1024);
-    assert!(
-        field("MemFree") <= 512 * 1024 && field("MemFree") > 256 * 1024,
-        "{meminfo}"
-    );
+    assert!(field("MemFree") <= 512 * 1024 && field("MemFree") > 256 * 1024, "{meminfo}");
     assert!(field("MemAvailable") <= 512 * 1024, "{meminfo}");
     assert_eq!(field("SwapTotal"), 0);
     assert_eq!(
@@ -59,13 +56,7 @@ fn cpuset_shows_renumbered() {
 
 fn shows_one_cpu(container: &Running) {
     assert_eq!(container.sh("grep -c ^processor /proc/cpuinfo").ok(), "1");
-    assert_eq!(
-        container
-            .sh("grep ^processor /proc/cpuinfo")
-            .ok()
-            .trim_end(),
-        "processor\t: 0"
-    );
+    assert_eq!(container.sh("grep ^processor /proc/cpuinfo").ok().trim_end(), "processor\t: 0");
     assert_eq!(container.sh("cat /sys/devices/system/cpu/online").ok(), "0");
     let stat = container.sh("cat /proc/stat").ok();
     let cpus: Vec<&str> = stat
@@ -82,10 +73,7 @@ fn without_limits_the_hosts_size_shows() {
     let container = Container::sleeping::<&str>([]);
     let host = fs::read_to_string("/proc/meminfo").unwrap();
     let inside = container.sh("cat /proc/meminfo").ok();
-    assert_eq!(
-        meminfo_kb(&inside, "MemTotal"),
-        meminfo_kb(&host, "MemTotal")
-    );
+    assert_eq!(meminfo_kb(&inside, "MemTotal"), meminfo_kb(&host, "MemTotal"));
     let cpus = online_cpus(&fs::read_to_string("/sys/devices/system/cpu/online").unwrap());
     let online = container.sh("cat /sys/devices/system/cpu/online").ok();
     assert_eq!(online_cpus(&online), cpus);
@@ -101,36 +89,22 @@ fn uptime_load_and_boot_time_are_the_containers() {
     let uptime: f64 = first_field(&container.sh("cat /proc/uptime").ok());
     // Uptime is printed in hundredths of a second, counted from within `docker run`.
     let alive = start.elapsed().as_secs_f64() + 0.02;
-    assert!(
-        uptime <= alive,
-        "up for {uptime} s, but started {alive} s ago"
-    );
+    assert!(uptime <= alive, "up for {uptime} s, but started {alive} s ago");
 
     let load = container.sh("cat /proc/loadavg").ok();
     assert_eq!(load.split_whitespace().count(), 5, "{load}");
-    assert!(
-        first_field(&load) < 0.5,
-        "a sleeping container has no load: {load}"
-    );
+    assert!(first_field(&load) < 0.5, "a sleeping container has no load: {load}");
 
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     let booted = container.sh("grep ^btime /proc/stat").ok();
     let booted: u64 = booted.strip_prefix("btime ").unwrap().parse().unwrap();
     let age = now.as_secs().abs_diff(booted);
-    assert!(
-        age <= alive as u64 + 2,
-        "btime is {age} s ago, the container started {alive} s ago"
-    );
+    assert!(age <= alive as u64 + 2, "btime is {age} s ago, the container started {alive} s ago");
 
     // Init's start time is counted from the same moment.
     let ticks = container.sh("cut -d ' ' -f 22 /proc/1/stat").ok();
     let ticks: u64 = ticks.parse().unwrap();
-    assert!(
-        ticks <= (alive * 100.0) as u64,
-        "init started {ticks} ticks after the container"
-    );
+    assert!(ticks <= (alive * 100.0) as u64, "init started {ticks} ticks after the container");
 }
 
 #[test]
@@ -142,43 +116,27 @@ fn cpu_time_grows_and_never_falls() {
     let lines = container.sh(script).ok();
     let samples: Vec<Vec<u64>> = lines
         .lines()
-        .map(|line| {
-            line.split_whitespace()
-                .skip(1)
-                .map(|n| n.parse().unwrap())
-                .collect()
-        })
+        .map(|line| line.split_whitespace().skip(1).map(|n| n.parse().unwrap()).collect())
         .collect();
     for pair in samples.windows(2) {
-        assert!(
-            pair[0].iter().zip(&pair[1]).all(|(a, b)| a <= b),
-            "a counter fell:\n{lines}"
-        );
+        assert!(pair[0].iter().zip(&pair[1]).all(|(a, b)| a <= b), "a counter fell:\n{lines}");
     }
     let busy = |sample: &[u64]| sample[0] + sample[1] + sample[2];
-    assert!(
-        busy(&samples[7]) > busy(&samples[0]),
-        "work left no trace:\n{lines}"
-    );
+    assert!(busy(&samples[7]) > busy(&samples[0]), "work left no trace:\n{lines}");
 }
 
 #[test]
 fn inner_containers_see_the_limits_of_the_outer() {
     let _world = shared();
-    let limited = World::current().has_controllers(
-        "inner_containers_see_the_limits_of_the_outer",
-        &["memory", "cpu"],
-    );
+    let limited = World::current()
+        .has_controllers("inner_containers_see_the_limits_of_the_outer", &["memory", "cpu"]);
     if !limited {
         return;
     }
     let system = Container::booted(BOOKWORM, ["--memory", "1g", "--cpus", "1"]);
     system.sh("docker load --input /opt/busybox.tar").ok();
-    let inner = |script: &str| {
-        system
-            .sh(&format!("docker run --rm {BUSYBOX} sh -c '{script}'"))
-            .ok()
-    };
+    let inner =
+        |script: &str| system.sh(&format!("docker run --rm {BUSYBOX} sh -c '{script}'")).ok();
     let meminfo = inner("cat /proc/meminfo");
     assert_eq!(meminfo_kb(&meminfo, "MemTotal"), 1024 * 1024);
     assert_eq!(inner("grep -c ^processor /proc/cpuinfo"), "1");
@@ -195,9 +153,7 @@ fn inner_containers_see_the_uptime_of_the_outer() {
     let system = Container::booted::<&str>(BOOKWORM, []);
     system.sh("docker load --input /opt/busybox.tar").ok();
     let script = "cat /proc/uptime /proc/loadavg && grep /proc/ /proc/mounts";
-    let seen = system
-        .sh(&format!("docker run --rm {BUSYBOX} sh -c '{script}'"))
-        .ok();
+    let seen = system.sh(&format!("docker run --rm {BUSYBOX} sh -c '{script}'")).ok();
     let uptime = first_field(&seen);
     assert!(uptime <= start.elapsed().as_secs_f64(), "{seen}");
     assert!(uptime > 0.0, "{seen}");
@@ -219,31 +175,20 @@ fn update_shows_at_once() {
     container.docker(["update", "--memory", "300m", "--memory-swap", "300m"]);
     sysbox_tests::wait_until("the new limit shows", Duration::from_secs(5), || {
         let meminfo = container.sh("cat /proc/meminfo").ok();
-        if meminfo_kb(&meminfo, "MemTotal") == 300 * 1024 {
-            Ok(())
-        } else {
-            Err(meminfo)
-        }
+        if meminfo_kb(&meminfo, "MemTotal") == 300 * 1024 { Ok(()) } else { Err(meminfo) }
     });
 }
 
 #[track_caller]
 fn meminfo_kb(text: &str, name: &str) -> u64 {
-    let line = text
-        .lines()
-        .find(|line| line.starts_with(&format!("{name}:")));
-    let value = line
-        .and_then(|line| line.split_whitespace().nth(1))
-        .and_then(|n| n.parse().ok());
+    let line = text.lines().find(|line| line.starts_with(&format!("{name}:")));
+    let value = line.and_then(|line| line.split_whitespace().nth(1)).and_then(|n| n.parse().ok());
     value.unwrap_or_else(|| panic!("no {name} in\n{text}"))
 }
 
 #[track_caller]
 fn first_field(text: &str) -> f64 {
-    text.split_whitespace()
-        .next()
-        .and_then(|field| field.parse().ok())
-        .expect("a number first")
+    text.split_whitespace().next().and_then(|field| field.parse().ok()).expect("a number first")
 }
 
 /// How many CPUs a list like `0-3,6` names.
@@ -251,9 +196,6 @@ fn online_cpus(list: &str) -> usize {
     let number = |text: &str| text.parse::<usize>().expect("a CPU's number");
     list.trim()
         .split(',')
-        .map(|part| {
-            part.split_once('-')
-                .map_or(1, |(a, b)| number(b) - number(a) + 1)
-        })
+        .map(|part| part.split_once('-').map_or(1, |(a, b)| number(b) - number(a) + 1))
         .sum()
 }

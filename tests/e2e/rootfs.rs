@@ -15,23 +15,12 @@ fn cp_into_and_out_of_a_running_container() {
     fs::write(&file, "from the host").unwrap();
     fs::set_permissions(&file, fs::Permissions::from_mode(0o640)).unwrap();
 
-    copy(
-        file.to_str().unwrap(),
-        &format!("{}:/etc/given", container.name),
-    );
+    copy(file.to_str().unwrap(), &format!("{}:/etc/given", container.name));
     assert_eq!(container.sh("cat /etc/given").ok(), "from the host");
-    assert_eq!(
-        container.sh("stat -c '%u:%g %a' /etc/given").ok(),
-        "0:0 640"
-    );
+    assert_eq!(container.sh("stat -c '%u:%g %a' /etc/given").ok(), "0:0 640");
 
-    container
-        .sh("echo changed >>/etc/given; echo mine >/etc/made; chown 1000 /etc/made")
-        .ok();
-    assert_eq!(
-        read_by_cp(&container, "/etc/given").unwrap(),
-        "from the hostchanged\n"
-    );
+    container.sh("echo changed >>/etc/given; echo mine >/etc/made; chown 1000 /etc/made").ok();
+    assert_eq!(read_by_cp(&container, "/etc/given").unwrap(), "from the hostchanged\n");
     assert_eq!(read_by_cp(&container, "/etc/made").unwrap(), "mine\n");
 }
 
@@ -67,37 +56,37 @@ fn a_file_copied_in_shows_where_the_container_looked_in_vain() {
     }
 }
 
+/// A directory that is in use (init's working directory) stays in the container's cache of names
+/// whatever the engine does to the files.
+#[test]
+fn cp_into_a_directory_in_use_shows_and_leaves_it_writable() {
+    let _world = shared();
+    let container = Container::sleeping(["--workdir", "/usr/bin"]);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("given");
+    fs::write(&file, "given").unwrap();
+    for place in ["/usr/bin", "/etc"] {
+        copy(file.to_str().unwrap(), &format!("{}:{place}/", container.name));
+        assert_eq!(container.sh(&format!("cat {place}/given")).ok(), "given");
+        container.sh(&format!("echo own >{place}/own")).ok();
+        assert_eq!(read_by_cp(&container, &format!("{place}/own")).unwrap(), "own\n");
+    }
+}
+
 #[test]
 fn diff_shows_what_it_shows_with_runc() {
     let _world = shared();
     let script = "echo 1 >/etc/new; rm /etc/group; echo 2 >>/etc/passwd; mkdir /srv; sleep 1000";
     let changes = |runtime: &str| {
-        let container = Container::new(BUSYBOX)
-            .runtime(runtime)
-            .start(["sh", "-c", script]);
-        sysbox_tests::wait_until(
-            "the script is done",
-            std::time::Duration::from_secs(10),
-            || {
-                let output = container.sh("ls -d /srv");
-                if output.success() {
-                    Ok(())
-                } else {
-                    Err(output.to_string())
-                }
-            },
-        );
-        container
-            .docker(["diff"])
-            .lines()
-            .map(str::to_owned)
-            .collect::<BTreeSet<_>>()
+        let container = Container::new(BUSYBOX).runtime(runtime).start(["sh", "-c", script]);
+        sysbox_tests::wait_until("the script is done", std::time::Duration::from_secs(10), || {
+            let output = container.sh("ls -d /srv");
+            if output.success() { Ok(()) } else { Err(output.to_string()) }
+        });
+        container.docker(["diff"]).lines().map(str::to_owned).collect::<BTreeSet<_>>()
     };
     let (ours, plain) = (changes("sysbox"), changes("runc"));
-    assert!(
-        plain.contains("A /etc/new") && plain.contains("D /etc/group"),
-        "{plain:?}"
-    );
+    assert!(plain.contains("A /etc/new") && plain.contains("D /etc/group"), "{plain:?}");
     assert_eq!(ours, plain);
 }
 
@@ -108,16 +97,12 @@ fn a_committed_image_runs_with_plain_runc() {
     container
         .sh("echo mine >/home/file && chown 1000:1001 /home/file && chmod 4751 /home/file")
         .ok();
-    container
-        .sh("echo root >/root/file && chmod 600 /root/file")
-        .ok();
+    container.sh("echo root >/root/file && chmod 600 /root/file").ok();
     let image = format!("committed-{}:latest", container.name);
     Cmd::docker(["commit", &container.name, &image]).ok();
     let show = "stat -c '%n %u:%g %a' /home/file /root/file && cat /home/file /root/file";
-    let (plain, ours) = (
-        Container::new(&image).runtime("runc").sh(show),
-        Container::new(&image).sh(show),
-    );
+    let (plain, ours) =
+        (Container::new(&image).runtime("runc").sh(show), Container::new(&image).sh(show));
     Cmd::docker(["image", "rm", &image]).ok();
     let wanted = "/home/file 1000:1001 4751\n/root/file 0:0 600\nmine\nroot";
     assert_eq!(plain.ok(), wanted);

@@ -11,9 +11,7 @@ fn named_volumes_keep_files_and_ids() {
     let _world = shared();
     let volume = format!("test-volume-{}", std::process::id());
     let with_volume = || Container::new(BUSYBOX).args(["--volume", &format!("{volume}:/data")]);
-    with_volume()
-        .sh("echo kept >/data/file && chown 1000:1001 /data/file")
-        .ok();
+    with_volume().sh("echo kept >/data/file && chown 1000:1001 /data/file").ok();
     let show = "stat -c %u:%g /data /data/file && cat /data/file";
     let wanted = "0:0\n1000:1001\nkept";
     // Another container has other host IDs, plain runc has none.
@@ -34,14 +32,9 @@ fn bind_mounts_show_the_hosts_root_as_container_root() {
     chown(dir.path().join("users"), Some(1000), Some(1001)).unwrap();
 
     let container = Container::sleeping(["--volume", &format!("{}:/data", path(dir.path()))]);
-    assert_eq!(
-        container.sh("stat -c %u:%g /data/roots /data/users").ok(),
-        "0:0\n1000:1001"
-    );
+    assert_eq!(container.sh("stat -c %u:%g /data/roots /data/users").ok(), "0:0\n1000:1001");
     assert_eq!(container.sh("cat /data/roots").ok(), "secret");
-    container
-        .exec(&["--user", "1000"], ["cat", "/data/roots"])
-        .fails();
+    container.exec(&["--user", "1000"], ["cat", "/data/roots"]).fails();
 
     container.sh("echo made >/data/made").ok();
     let made = fs::metadata(dir.path().join("made")).unwrap();
@@ -72,9 +65,7 @@ fn a_read_only_bind_cannot_be_made_writable() {
     let bind = format!("{}:/data:ro", path(dir.path()));
     // trixie's mount uses the new mount API; busybox' mount is the old one.
     for image in [TRIXIE, BUSYBOX] {
-        let container = Container::new(image)
-            .args(["--volume", &bind])
-            .start(["sleep", "1000"]);
+        let container = Container::new(image).args(["--volume", &bind]).start(["sleep", "1000"]);
         container.sh("mkdir -p /mnt /mnt2").ok();
         for attempt in [
             "echo no >/data/file",
@@ -131,9 +122,7 @@ fn a_read_only_root_stays_so() {
     }
     let upper = container.inspect(".GraphDriver.Data.UpperDir");
     assert!(!Path::new(&upper).join("file").exists());
-    container
-        .sh("echo fine >/tmp/file && cat /proc/meminfo >/dev/null")
-        .ok();
+    container.sh("echo fine >/tmp/file && cat /proc/meminfo >/dev/null").ok();
 }
 
 /// A directory that other IDs may enter: the container's are others.

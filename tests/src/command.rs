@@ -25,12 +25,7 @@ impl Cmd {
     pub fn new<S: AsRef<str>>(program: &str, args: impl IntoIterator<Item = S>) -> Self {
         let mut argv = vec![program.to_owned()];
         argv.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
-        Self {
-            argv,
-            env: Vec::new(),
-            stdin: None,
-            patience: PATIENCE,
-        }
+        Self { argv, env: Vec::new(), stdin: None, patience: PATIENCE }
     }
 
     /// `docker` with these arguments, for the world's engine.
@@ -41,8 +36,7 @@ impl Cmd {
     /// Adds arguments.
     #[must_use]
     pub fn args<S: AsRef<str>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.argv
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.argv.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
@@ -87,9 +81,7 @@ impl Cmd {
         let (mut stdout, mut stderr) = (scratch(), scratch());
         let stdin = self.stdin.as_ref().map_or_else(Stdio::null, |data| {
             let mut file = scratch();
-            file.write_all(data)
-                .and_then(|()| file.rewind())
-                .expect("writing a temporary file");
+            file.write_all(data).and_then(|()| file.rewind()).expect("writing a temporary file");
             file.into()
         });
         let mut child = self
@@ -106,11 +98,7 @@ impl Cmd {
             stdout: contents(&mut stdout),
             stderr: contents(&mut stderr),
         };
-        assert!(
-            status.is_some(),
-            "killed after {:?}: {output}",
-            self.patience
-        );
+        assert!(status.is_some(), "killed after {:?}: {output}", self.patience);
         output
     }
 
@@ -122,9 +110,7 @@ impl Cmd {
 
     fn command(&self) -> Command {
         let mut command = Command::new(&self.argv[0]);
-        command
-            .args(&self.argv[1..])
-            .envs(self.env.iter().map(|(name, value)| (name, value)));
+        command.args(&self.argv[1..]).envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }
 
@@ -172,9 +158,7 @@ impl Output {
 
 impl std::fmt::Display for Output {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let status = self
-            .status
-            .map_or_else(|| "no end".to_owned(), |status| status.to_string());
+        let status = self.status.map_or_else(|| "no end".to_owned(), |status| status.to_string());
         write!(
             f,
             "`{}` ({status})\n--- stdout\n{}\n--- stderr\n{}",
@@ -189,9 +173,7 @@ fn scratch() -> File {
 
 fn contents(file: &mut File) -> String {
     let mut bytes = Vec::new();
-    file.rewind()
-        .and_then(|()| file.read_to_end(&mut bytes))
-        .expect("reading a temporary file");
+    file.rewind().and_then(|()| file.read_to_end(&mut bytes)).expect("reading a temporary file");
     String::from_utf8_lossy(&bytes).into_owned()
 }
 

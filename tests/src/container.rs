@@ -20,11 +20,7 @@ pub struct Container {
 impl Container {
     /// A container of this image, with the runtime under test.
     pub fn new(image: &str) -> Self {
-        Self {
-            image: image.to_owned(),
-            runtime: "sysbox".to_owned(),
-            args: Vec::new(),
-        }
+        Self { image: image.to_owned(), runtime: "sysbox".to_owned(), args: Vec::new() }
     }
 
     /// A busybox that sleeps: for tests that only need a container.
@@ -51,17 +47,14 @@ impl Container {
     /// More arguments of `docker run`.
     #[must_use]
     pub fn args<S: AsRef<str>>(mut self, args: impl IntoIterator<Item = S>) -> Self {
-        self.args
-            .extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
         self
     }
 
     /// `docker run` in the foreground, removed at its end.
     #[track_caller]
     pub fn run<S: AsRef<str>>(&self, command: impl IntoIterator<Item = S>) -> Output {
-        self.cmd("run", &unique_name())
-            .arg_list(&["--rm"], self, command)
-            .run()
+        self.cmd("run", &unique_name()).arg_list(&["--rm"], self, command).run()
     }
 
     /// `docker run` of a shell script in the foreground.
@@ -73,12 +66,8 @@ impl Container {
     /// `docker run --detach`.
     #[track_caller]
     pub fn start<S: AsRef<str>>(&self, command: impl IntoIterator<Item = S>) -> Running {
-        let running = Running {
-            name: unique_name(),
-        };
-        self.cmd("run", &running.name)
-            .arg_list(&["--detach"], self, command)
-            .ok();
+        let running = Running { name: unique_name() };
+        self.cmd("run", &running.name).arg_list(&["--detach"], self, command).ok();
         running
     }
 
@@ -86,10 +75,7 @@ impl Container {
     #[track_caller]
     pub fn refused<S: AsRef<str>>(&self, command: impl IntoIterator<Item = S>) -> String {
         let name = unique_name();
-        let output = self
-            .cmd("run", &name)
-            .arg_list(&["--detach"], self, command)
-            .run();
+        let output = self.cmd("run", &name).arg_list(&["--detach"], self, command).run();
         Cmd::docker(["rm", "--force", "--volumes", &name]).run();
         output.fails()
     }
@@ -107,10 +93,7 @@ impl Cmd {
         container: &Container,
         command: impl IntoIterator<Item = S>,
     ) -> Self {
-        self.args(first)
-            .args(&container.args)
-            .args([&container.image])
-            .args(command)
+        self.args(first).args(&container.args).args([&container.image]).args(command)
     }
 }
 
@@ -135,11 +118,7 @@ impl Running {
         options: &[&str],
         command: impl IntoIterator<Item = S>,
     ) -> Output {
-        Cmd::docker(["exec"])
-            .args(options)
-            .args([&self.name])
-            .args(command)
-            .run()
+        Cmd::docker(["exec"]).args(options).args([&self.name]).args(command).run()
     }
 
     /// A `docker` command that takes the container's name last; it must succeed.
@@ -158,8 +137,7 @@ impl Running {
     #[track_caller]
     pub fn pid(&self) -> u32 {
         let pid = self.inspect(".State.Pid");
-        pid.parse()
-            .unwrap_or_else(|_| panic!("{} has no pid but '{pid}'", self.name))
+        pid.parse().unwrap_or_else(|_| panic!("{} has no pid but '{pid}'", self.name))
     }
 
     /// The engine's name for the container in full.
@@ -172,18 +150,10 @@ impl Running {
     #[track_caller]
     pub fn cgroup(&self, controller: &str) -> std::path::PathBuf {
         let world = World::current();
-        let hierarchy = world
-            .controller(controller)
-            .expect("a controller that the test asked for");
+        let hierarchy = world.controller(controller).expect("a controller that the test asked for");
         let parent = self.inspect(".HostConfig.CgroupParent");
-        let parent = if parent.is_empty() {
-            world.cgroup_parent()
-        } else {
-            parent
-        };
-        hierarchy
-            .join(parent.trim_start_matches('/'))
-            .join(self.id())
+        let parent = if parent.is_empty() { world.cgroup_parent() } else { parent };
+        hierarchy.join(parent.trim_start_matches('/')).join(self.id())
     }
 
     /// Waits until systemd has booted and nothing failed.

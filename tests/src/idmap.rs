@@ -26,10 +26,7 @@ pub fn id_range(pid: u32, map: &str) -> IdRange {
 }
 
 fn parse(text: &str) -> Option<IdRange> {
-    let fields: Vec<u32> = text
-        .split_whitespace()
-        .map_while(|field| field.parse().ok())
-        .collect();
+    let fields: Vec<u32> = text.split_whitespace().map_while(|field| field.parse().ok()).collect();
     match fields[..] {
         [0, start, size] => Some(IdRange { start, size }),
         _ => None,
@@ -42,31 +39,16 @@ mod tests {
 
     #[test]
     fn ranges_that_touch_do_not_overlap() {
-        let first = IdRange {
-            start: 100_000,
-            size: 65536,
-        };
-        let next = IdRange {
-            start: 165_536,
-            size: 65536,
-        };
+        let first = IdRange { start: 100_000, size: 65536 };
+        let next = IdRange { start: 165_536, size: 65536 };
         assert!(!first.overlaps(next) && !next.overlaps(first));
-        assert!(first.overlaps(IdRange {
-            start: 165_535,
-            size: 1
-        }));
+        assert!(first.overlaps(IdRange { start: 165_535, size: 1 }));
     }
 
     #[test]
     fn only_one_range_from_zero_is_accepted() {
         let range = parse("         0     231072      65536\n");
-        assert_eq!(
-            range,
-            Some(IdRange {
-                start: 231_072,
-                size: 65536
-            })
-        );
+        assert_eq!(range, Some(IdRange { start: 231_072, size: 65536 }));
         assert_eq!(parse("1 2 3\n"), None);
         assert_eq!(parse("0 2 3\n3 8 9\n"), None);
         assert_eq!(parse(""), None);

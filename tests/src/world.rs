@@ -32,10 +32,7 @@ impl World {
                 )
             })
         };
-        Self {
-            dir: get("SYSBOX_WORLD").into(),
-            view: get("SYSBOX_WORLD_VIEW"),
-        }
+        Self { dir: get("SYSBOX_WORLD").into(), view: get("SYSBOX_WORLD_VIEW") }
     }
 
     /// The runtime under test.
@@ -51,12 +48,7 @@ impl World {
     /// Name of the cgroup that holds all of the world's processes.
     pub fn cgroup_name(&self) -> String {
         let parent = self.cgroup_parent();
-        parent
-            .trim_start_matches('/')
-            .split('/')
-            .next()
-            .unwrap_or_default()
-            .to_owned()
+        parent.trim_start_matches('/').split('/').next().unwrap_or_default().to_owned()
     }
 
     /// The engine's `cgroup-parent`: the containers' cgroups lie below it.
@@ -67,10 +59,7 @@ impl World {
             fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let config: serde_json::Value =
             serde_json::from_str(&text).expect("the engine's configuration is JSON");
-        config["cgroup-parent"]
-            .as_str()
-            .expect("the world sets cgroup-parent")
-            .to_owned()
+        config["cgroup-parent"].as_str().expect("the world sets cgroup-parent").to_owned()
     }
 
     /// Directory where the hierarchy with this controller is mounted; none if the host has no such
@@ -97,11 +86,8 @@ impl World {
     /// On the development machine the v1 hierarchies hold the controllers, so that its v2 view has none.
     #[must_use]
     pub fn has_controllers(&self, test: &str, controllers: &[&str]) -> bool {
-        let missing: Vec<&str> = controllers
-            .iter()
-            .copied()
-            .filter(|name| self.controller(name).is_none())
-            .collect();
+        let missing: Vec<&str> =
+            controllers.iter().copied().filter(|name| self.controller(name).is_none()).collect();
         if !missing.is_empty() {
             let missing = missing.join(" and ");
             cannot_run(
@@ -117,11 +103,8 @@ impl World {
 pub fn cannot_run(test: &str, reason: &str) {
     let list: PathBuf = std::env::var_os("SYSBOX_TEST_CANNOT_RUN")
         .map_or_else(|| Path::new("/dev/stderr").to_owned(), PathBuf::from);
-    let mut file = fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(&list)
-        .expect("opening the list");
+    let mut file =
+        fs::OpenOptions::new().create(true).append(true).open(&list).expect("opening the list");
     writeln!(file, "{test}: {reason}").expect("writing the list");
 }
 
