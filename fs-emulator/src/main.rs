@@ -22,12 +22,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Keeps the FUSE device (standard input) open for the next daemon
+    /// Keeps the FUSE device open for the next daemon; standard input is the socket to listen on
     #[command(hide = true)]
-    Hold {
-        /// Flags of the connection, hexadecimal
-        flags: String,
-    },
+    Hold,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -41,10 +38,7 @@ fn main() -> anyhow::Result<()> {
         .init();
     let run_dir = arguments.run_dir.unwrap_or_else(sysbox_ipc::paths::run_dir);
     match arguments.command {
-        Some(Command::Hold { flags }) => {
-            let flags = u64::from_str_radix(&flags, 16)?;
-            Ok(sysbox_fs::session::holder::run(&run_dir, flags)?)
-        }
+        Some(Command::Hold) => Ok(sysbox_ipc::store::run_holder()?),
         None => sysbox_fs::daemon::run(&run_dir),
     }
 }

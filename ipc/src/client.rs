@@ -55,8 +55,7 @@ impl MgrClient {
         listener: BorrowedFd<'_>,
         pidfd: BorrowedFd<'_>,
     ) -> Result<(), Error> {
-        let call =
-            mgr_request::Call::AttachListener(proto::AttachListener { id: id.to_owned() });
+        let call = mgr_request::Call::AttachListener(proto::AttachListener { id: id.to_owned() });
         self.expect_ok(call, &[listener, pidfd], "attach_listener")
     }
 

@@ -7,6 +7,7 @@
 mod client;
 mod connection;
 pub mod paths;
+pub mod store;
 
 pub use client::{FsClient, MgrClient, Registration};
 pub use connection::{Connection, Incoming, Listener};
@@ -25,7 +26,9 @@ pub const PROTOCOL: u32 = 1;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Nobody listens on the socket.
-    #[error("{daemon} is not running (no one listens on {path}: {source}); start it with `systemctl start {daemon}` or run `{daemon}` as root")]
+    #[error(
+        "{daemon} is not running (no one listens on {path}: {source}); start it with `systemctl start {daemon}` or run `{daemon}` as root"
+    )]
     NotRunning {
         /// Name of the daemon.
         daemon: &'static str,

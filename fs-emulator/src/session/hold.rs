@@ -1,18 +1,15 @@
 //! Keeps the FUSE device open while the daemon is away.
 //!
-//! The file system lives as long as someone has the device open. Under systemd that is systemd (its
-//! file descriptor store, where the unit allows it); otherwise a small process, the
-//! [holder](super::holder).
+//! The file system lives as long as someone has the device open: the daemon's [store](sysbox_ipc::store)
+//! has it, too.
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use sd_notify::NotifyState;
+use sysbox_ipc::store::{self, Daemon, Store};
 
-use super::holder;
-
-/// Beginning of the device's name in systemd's store; the agreed flags follow in hexadecimal.
+/// Beginning of the device's name in the store; the agreed flags follow in hexadecimal.
 const NAME: &str = "fuse-";
 
 /// A device that was kept, and the flags that its connection agreed on with the kernel.
@@ -22,60 +19,34 @@ pub struct Held {
     pub device: OwnedFd,
     /// Agreed flags.
     pub flags: u64,
+    store: Store,
 }
 
 /// The device of an earlier daemon, if someone kept it.
 pub fn find(run_dir: &Path) -> Option<Held> {
-    from_service_manager().or_else(|| holder::ask(run_dir))
-}
-
-fn from_service_manager() -> Option<Held> {
-    let passed = sd_notify::listen_fds_with_names().ok()?;
-    let (number, flags) = passed.into_iter().find_map(|(number, name)| {
+    let (store, found) = Store::open(Daemon::FS, run_dir)
+        .inspect_err(|e| tracing::warn!("looking for a FUSE device that was kept: {e}"))
+        .ok()?;
+    let (device, flags) = found.into_iter().find_map(|(name, device)| {
         let flags = u64::from_str_radix(name.strip_prefix(NAME)?, 16).ok()?;
-        Some((number, flags))
+        Some((device, flags))
     })?;
-    let device = sysbox_kernel::fuse::passed_descriptor(number).ok()?;
-    Some(Held { device, flags })
+    Some(Held { device, flags, store })
 }
 
 /// Has a device kept from now on. Without that the daemon works, but the containers' files do not
 /// outlive it.
 pub fn keep(run_dir: &Path, device: BorrowedFd<'_>, flags: u64) -> io::Result<()> {
-    if !store_is_there() {
-        return holder::start(run_dir, device, flags);
-    }
-    let name = format!("{NAME}{flags:x}");
-    let state = [
-        NotifyState::FdStore,
-        NotifyState::FdName(&name),
-        // Without this systemd would watch the device, and every request would wake it up.
-        NotifyState::Custom("FDPOLL=0"),
-    ];
-    sd_notify::notify_with_fds(&state, &[device])
+    let (store, _) = Store::open(Daemon::FS, run_dir)?;
+    store.keep(&format!("{NAME}{flags:x}"), device)
 }
 
-/// Goes on keeping a device that was [found](find): watches over the holder, if it is one.
-pub fn keep_on(run_dir: &Path, held: &Held) -> io::Result<()> {
-    if store_is_there() {
-        return Ok(());
-    }
-    holder::watch(run_dir, &held.device, held.flags)
+/// Goes on keeping a device that was [found](find).
+pub fn keep_on(held: &Held) -> io::Result<()> {
+    held.store.watch()
 }
 
 /// Has the device let go, whoever keeps it.
 pub fn release(run_dir: &Path) {
-    holder::end(run_dir);
-    if let Ok(passed) = sd_notify::listen_fds_with_names() {
-        for (_, name) in passed.into_iter().filter(|(_, name)| name.starts_with(NAME)) {
-            let state = [NotifyState::FdStoreRemove, NotifyState::FdName(&name)];
-            let _ = sd_notify::notify(&state);
-        }
-    }
-}
-
-/// Whether systemd keeps descriptors for this service.
-fn store_is_there() -> bool {
-    let size = std::env::var("FDSTORE").ok().and_then(|n| n.parse::<u32>().ok());
-    size.is_some_and(|n| n > 0) && std::env::var_os("NOTIFY_SOCKET").is_some()
+    store::release_all(Daemon::FS, run_dir);
 }

@@ -7,7 +7,6 @@
 
 mod files;
 pub mod hold;
-pub mod holder;
 pub mod inode;
 mod mount;
 mod texts;
@@ -54,7 +53,7 @@ pub fn start(
     let session = match hold::find(run_dir).filter(|_| mount::is_mounted(&mountpoint)) {
         Some(held) => {
             let session = adopt(files, &held).context("taking over the FUSE file system")?;
-            if let Err(e) = hold::keep_on(run_dir, &held) {
+            if let Err(e) = hold::keep_on(&held) {
                 tracing::warn!("the files of containers may not outlive this daemon: {e}");
             }
             tracing::info!("took over the file system at {}", mountpoint.display());
