@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::settings::Values;
 use crate::view::cgroup::Hierarchy;
 use crate::view::cpu::Accounts;
 use crate::view::host::{Host, boot_wall_time};
@@ -52,6 +53,9 @@ pub struct Container {
     pub hierarchies: Vec<Hierarchy>,
     /// CPU time as shown so far.
     pub accounts: Mutex<Accounts>,
+    /// What it wrote to settings. Change it by [`crate::containers::Containers::write`], which
+    /// keeps it on disk.
+    pub settings: Mutex<Values>,
     /// Its load averages.
     pub load: Mutex<Load>,
     /// When it was created, by the wall clock: time stamp of its files.
@@ -75,6 +79,7 @@ impl Container {
             record,
             hierarchies,
             accounts: Mutex::default(),
+            settings: Mutex::default(),
             load: Mutex::default(),
             created: UNIX_EPOCH + Duration::from_nanos(created),
             last_pid: AtomicU32::new(0),

@@ -5,7 +5,9 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::container::{Container, Record};
+use crate::settings::{Refusal, Setting};
 use crate::state::Store;
+use crate::table::Row;
 use crate::view::host::Host;
 
 /// Why a container was not taken.
@@ -31,6 +33,17 @@ pub enum AddError {
     },
 }
 
+/// Why a setting was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// As the kernel would have refused it.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+    /// The value could not be kept.
+    #[error("saving it: {0}")]
+    Save(#[from] io::Error),
+}
+
 /// All containers, in memory and on disk.
 #[derive(Debug)]
 pub struct Containers {
@@ -50,6 +63,8 @@ impl Containers {
             let container = Container::new(record, &host);
             let key = container.record.key;
             progress.remove(&key).into_iter().for_each(|p| container.resume(p));
+            *container.settings.lock().unwrap_or_else(PoisonError::into_inner) =
+                store.load_settings(&container.record.id);
             by_key.insert(key, Arc::new(container));
         }
         Ok(Self { host, store, change: Mutex::default(), by_key: RwLock::new(by_key) })
@@ -81,11 +96,34 @@ impl Containers {
             _ => {}
         }
         let save = |source| AddError::Save { id: record.id.clone(), source };
+        // Settings are the container's of this key: one that takes its place begins anew.
+        self.store.remove_settings(&record.id).map_err(save)?;
         self.store.save(&record).map_err(save)?;
         let container = Arc::new(Container::new(record, &self.host));
         let mut by_key = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
         by_key.retain(|_, other| other.record.id != container.record.id);
         by_key.insert(container.record.key, container);
+        Ok(())
+    }
+
+    /// Changes a setting of a container, on disk first.
+    ///
+    /// # Errors
+    /// Then nothing has changed.
+    pub fn write(
+        &self,
+        container: &Container,
+        row: &Row,
+        setting: &Setting,
+        written: &[u8],
+    ) -> Result<(), WriteError> {
+        let mut values = container.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut new = values.clone();
+        new.write(&self.host, row, setting, written)?;
+        if new != *values {
+            self.store.save_settings(&container.record.id, &new)?;
+            *values = new;
+        }
         Ok(())
     }
 

@@ -5,6 +5,7 @@
 //!
 //! - [`session`]: the file system and its survival of this process;
 //! - [`table`]: every file, what it means, and who makes its text;
+//! - [`settings`]: what a container wrote to settings of the host;
 //! - [`render`]: numbers in the kernel's text format;
 //! - [`view`]: numbers of a container, as one reader sees them, from its cgroup;
 //! - [`containers`], [`container`], [`state`]: what is served, in memory and on disk;
@@ -17,6 +18,7 @@ pub mod instance;
 pub mod render;
 pub mod serve;
 pub mod session;
+pub mod settings;
 pub mod state;
 pub mod table;
 pub mod view;

@@ -1,5 +1,5 @@
 //! The containers on disk: one JSON file each, so that a daemon that starts again serves them on,
-//! and one file with what is [remembered](Progress) of all of them.
+//! one with what it wrote to settings, and one file with what is [remembered](Progress) of all.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -7,9 +7,14 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use crate::container::{Progress, Record};
+use crate::settings::Values;
 
 /// File of what is remembered; no container's, as it does not end in ".json".
 const PROGRESS: &str = "progress";
+/// End of the names of containers' files.
+const RECORD: &str = "json";
+/// End of the names of files with settings.
+const SETTINGS: &str = "settings";
 
 /// A directory with one file for each container.
 #[derive(Debug)]
@@ -26,7 +31,7 @@ impl Store {
 
     /// Writes a container's file.
     pub fn save(&self, record: &Record) -> io::Result<()> {
-        let path = self.path(&record.id)?;
+        let path = self.path(&record.id, RECORD)?;
         replace(&path, &serde_json::to_vec_pretty(record)?)
     }
 
@@ -41,12 +46,34 @@ impl Store {
         serde_json::from_slice(&text).unwrap_or_default()
     }
 
-    /// Removes a container's file; it need not exist.
+    /// Writes what a container wrote to settings.
+    pub fn save_settings(&self, id: &str, values: &Values) -> io::Result<()> {
+        replace(&self.path(id, SETTINGS)?, &serde_json::to_vec_pretty(values)?)
+    }
+
+    /// What a container wrote to settings; nothing if that can't be understood.
+    pub fn load_settings(&self, id: &str) -> Values {
+        let read = || -> io::Result<Values> {
+            match fs::read(self.path(id, SETTINGS)?) {
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Values::default()),
+                text => Ok(serde_json::from_slice(&text?)?),
+            }
+        };
+        read().unwrap_or_else(|e| {
+            tracing::warn!("container {id}: its settings are lost: {e}");
+            Values::default()
+        })
+    }
+
+    /// Removes a container's files; they need not exist.
     pub fn remove(&self, id: &str) -> io::Result<()> {
-        match fs::remove_file(self.path(id)?) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
-            result => result,
-        }
+        self.remove_settings(id)?;
+        remove(&self.path(id, RECORD)?)
+    }
+
+    /// Removes what a container wrote to settings; that need not exist.
+    pub fn remove_settings(&self, id: &str) -> io::Result<()> {
+        remove(&self.path(id, SETTINGS)?)
     }
 
     /// All containers. Files that can't be understood are left where they are and told of.
@@ -54,7 +81,7 @@ impl Store {
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
-            if path.extension().is_none_or(|extension| extension != "json") {
+            if path.extension().is_none_or(|extension| extension != RECORD) {
                 continue;
             }
             match fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?)) {
@@ -65,13 +92,20 @@ impl Store {
         Ok(records)
     }
 
-    fn path(&self, id: &str) -> io::Result<PathBuf> {
+    fn path(&self, id: &str, end: &str) -> io::Result<PathBuf> {
         if !is_file_name(id) {
             let message =
                 format!("{id:?} is no container id: letters, digits and _+-. are allowed");
             return Err(io::Error::new(io::ErrorKind::InvalidInput, message));
         }
-        Ok(self.dir.join(format!("{id}.json")))
+        Ok(self.dir.join(format!("{id}.{end}")))
+    }
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
     }
 }
 

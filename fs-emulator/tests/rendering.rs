@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use sysbox_fs::container::{Container, Record};
-use sysbox_fs::table::TABLE;
+use sysbox_fs::table::rows;
 use sysbox_fs::view::View;
 use sysbox_fs::view::host::Host;
 
@@ -72,8 +72,8 @@ impl Fixture {
             created_boottime_ns: 0,
         };
         let container = Container::new(record, &host);
-        let row = TABLE.iter().find(|row| row.path == file).unwrap();
-        (row.render)(&View::new(&host, &container, reader))
+        let row = rows().find(|row| row.path == file).unwrap();
+        row.text(&View::new(&host, &container, reader))
     }
 
     fn kib(&self, field: &str, reader: u32) -> u64 {
@@ -211,14 +211,14 @@ fn a_container_without_its_cgroup_still_reads() {
     fs::remove_dir_all(fixture.path("cgroup")).unwrap();
     assert_eq!(fixture.kib("MemTotal", READER), 64 << 20);
     assert_eq!(fixture.cpus(READER), ("0-7\n".into(), 8, 8));
-    for row in TABLE {
+    for row in rows() {
         let text = fixture.text(row.path, READER);
         assert!(text.is_empty() || text.ends_with('\n'), "{}", row.path);
     }
     // Nor does a host that tells nothing make it fail.
     fs::remove_dir_all(fixture.path("proc")).unwrap();
     fs::remove_dir_all(fixture.path("sys")).unwrap();
-    TABLE.iter().for_each(|row| drop(fixture.text(row.path, READER)));
+    rows().for_each(|row| drop(fixture.text(row.path, READER)));
 }
 
 #[test]

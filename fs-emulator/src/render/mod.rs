@@ -6,6 +6,7 @@
 mod cpuinfo;
 mod cpulist;
 mod disks;
+mod identity;
 mod loadavg;
 mod meminfo;
 mod stat;
@@ -15,6 +16,7 @@ mod uptime;
 pub use cpuinfo::cpuinfo;
 pub use cpulist::{offline, online};
 pub use disks::{diskstats, partitions};
+pub use identity::{boot_id, product_uuid};
 pub use loadavg::loadavg;
 pub use meminfo::meminfo;
 pub use stat::stat;

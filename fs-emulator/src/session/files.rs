@@ -11,12 +11,16 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fuser::{
     Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier,
-    ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyPoll, Request,
+    ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyPoll, ReplyWrite,
+    Request, WriteFlags,
 };
 
 use super::inode::{Node, ROOT, Tree};
 use super::texts::Texts;
-use crate::containers::Containers;
+use crate::container::Container;
+use crate::containers::{Containers, WriteError};
+use crate::settings::{self, Refusal, Setting};
+use crate::table::{Row, Source};
 use crate::view::View;
 use crate::view::host::{Host, boottime};
 
@@ -24,6 +28,11 @@ use crate::view::host::{Host, boottime};
 /// is never used again.
 const TTL: Duration = Duration::from_secs(24 * 3600);
 /// What is used of a FUSE connection where the kernel offers it.
+/// Longest mount table that is read to see whether a setting may be written; in a longer one it may
+/// not.
+const LONGEST_MOUNT_TABLE: u64 = 8 << 20;
+/// Longest write that is taken at once; a setting is one line.
+const LONGEST_WRITE: u32 = 4096;
 const WANTED: InitFlags = InitFlags::FUSE_PARALLEL_DIROPS.union(InitFlags::FUSE_HAS_RESEND);
 
 /// The emulated files of all containers.
@@ -100,7 +109,8 @@ impl Files {
             Node::File { key, row } => {
                 let container = self.containers.get(*key)?;
                 let (uid, gid) = (container.record.uid, container.record.gid);
-                (FileType::RegularFile, row.mode, self.tree.size(row), container.created, uid, gid)
+                let (mode, size) = (self.tree.mode(row), self.tree.size(row));
+                (FileType::RegularFile, mode, size, container.created, uid, gid)
             }
         };
         let ino = INodeNo(node.ino());
@@ -133,11 +143,50 @@ impl Files {
         match self.tree.node(ino.0) {
             Some(Node::File { key, row }) => {
                 let container = self.containers.get(key).ok_or(Errno::ENOENT)?;
-                Ok((key, (row.render)(&View::new(&self.host, &container, reader))))
+                Ok((key, row.text(&View::new(&self.host, &container, reader))))
             }
             Some(_) => Err(Errno::EISDIR),
             None => Err(Errno::ENOENT),
         }
+    }
+
+    /// The setting of an inode number.
+    fn setting(&self, ino: INodeNo) -> Result<(Arc<Container>, &'static Row, &Setting), Errno> {
+        match self.tree.node(ino.0) {
+            Some(Node::File { key, row }) => match &row.source {
+                Source::Setting(setting) => {
+                    let container = self.containers.get(key).ok_or(Errno::ENOENT)?;
+                    Ok((container, row, setting))
+                }
+                Source::View(_) => Err(Errno::EACCES),
+            },
+            Some(_) => Err(Errno::EISDIR),
+            None => Err(Errno::ENOENT),
+        }
+    }
+
+    /// Whether a file may be opened in this way by thread `opener`. The kernel has checked
+    /// permission bits, but for who is privileged over them; those it checks for settings, too.
+    fn may_open(&self, ino: INodeNo, mode: OpenAccMode, opener: u32) -> Result<(), Errno> {
+        let reads = mode != OpenAccMode::O_WRONLY;
+        let writes = mode != OpenAccMode::O_RDONLY;
+        if let Ok((_, row, _)) = self.setting(ino)
+            && reads
+            && self.tree.mode(row) & 0o444 == 0
+        {
+            return Err(Errno::EACCES);
+        }
+        if !writes {
+            return Ok(());
+        }
+        let (container, row, _) = self.setting(ino)?;
+        if self.tree.mode(row) & 0o222 == 0 {
+            return Err(Errno::EACCES);
+        }
+        let table = format!("proc/{opener}/mountinfo");
+        let table = self.host.read_short(&table, LONGEST_MOUNT_TABLE).ok_or(Errno::EROFS)?;
+        let root = format!("/{}/{}", container.record.key, row.path);
+        settings::is_writable(&table, &root).then_some(()).ok_or(Errno::EROFS)
     }
 }
 
@@ -146,6 +195,7 @@ impl Filesystem for Files {
         let usable = WANTED & config.capabilities();
         // Asked for one by one what the kernel offered: this can't be refused.
         let _ = config.add_capabilities(usable);
+        let _ = config.set_max_write(LONGEST_WRITE);
         let _ = self.agreed.set((config.capabilities() & WANTED).bits());
         Ok(())
     }
@@ -168,10 +218,10 @@ impl Filesystem for Files {
     fn setattr(
         &self,
         _: &Request,
-        _: INodeNo,
-        _mode: Option<u32>,
-        _uid: Option<u32>,
-        _gid: Option<u32>,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
         _size: Option<u64>,
         _atime: Option<fuser::TimeOrNow>,
         _mtime: Option<fuser::TimeOrNow>,
@@ -183,12 +233,19 @@ impl Filesystem for Files {
         _: Option<fuser::BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        reply.error(Errno::EPERM);
+        // Opening a setting with O_TRUNC does nothing to it, as with the kernel's.
+        let refused = mode.is_some() || uid.is_some() || gid.is_some();
+        let node = self.node(ino).filter(|_| !refused && self.setting(ino).is_ok());
+        match node.and_then(|node| self.attributes(&node)) {
+            Some(attributes) => reply.attr(&TTL, &attributes),
+            None => reply.error(Errno::EPERM),
+        }
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        if flags.acc_mode() != OpenAccMode::O_RDONLY {
-            return reply.error(Errno::EACCES);
+        let mode = flags.acc_mode();
+        if let Err(errno) = self.may_open(ino, mode, request.pid()) {
+            return reply.error(errno);
         }
         match self.text(ino, request.pid()) {
             Ok((key, text)) => {
@@ -224,6 +281,41 @@ impl Filesystem for Files {
             Ok((key, text)) => reply.data(&self.texts.renew(handle.0, key, text, offset, size)),
             Err(errno) => reply.error(errno),
         }
+    }
+
+    fn write(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        handle: FileHandle,
+        offset: u64,
+        data: &[u8],
+        _: WriteFlags,
+        flags: OpenFlags,
+        _: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        let (container, row, setting) = match self.setting(ino) {
+            Ok(found) => found,
+            Err(errno) => return reply.error(errno),
+        };
+        let appends = flags.0 & rustix::fs::OFlags::APPEND.bits() as i32 != 0;
+        // Who goes on writing changes nothing (`sysctl_writes_strict`).
+        if offset == 0 || appends {
+            if let Err(error) = self.containers.write(&container, row, setting, data) {
+                return reply.error(match error {
+                    WriteError::Refused(Refusal::Invalid) => Errno::EINVAL,
+                    WriteError::Refused(Refusal::Final) => Errno::EPERM,
+                    WriteError::Save(error) => {
+                        tracing::warn!("container {}: {}: {error}", container.record.id, row.path);
+                        Errno::EIO
+                    }
+                });
+            }
+            // Who reads by the same handle sees what was written.
+            self.texts.close(handle.0);
+        }
+        reply.written(data.len() as u32);
     }
 
     fn release(

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::table::{MAX_ID, Row, TABLE};
+use crate::table::{MAX_ID, Row, Source, rows};
 use crate::view::host::Host;
 
 /// Inode number of the root directory (FUSE fixes it).
@@ -60,6 +60,8 @@ struct Entry {
 struct File {
     row: &'static Row,
     size: u64,
+    /// Permission bits.
+    mode: u16,
 }
 
 /// The files that exist on this host, in directories.
@@ -72,7 +74,7 @@ pub struct Tree {
 impl Tree {
     /// The rows of the table whose native file this host has.
     pub fn new(host: &Host) -> Self {
-        let rows: Vec<_> = TABLE.iter().filter(|row| host.has(row.path)).collect();
+        let rows: Vec<_> = rows().filter(|row| host.has(row.path)).collect();
         let mut directories = HashMap::from([(hash(""), Directory::default())]);
         for row in &rows {
             let mut parent = "";
@@ -88,7 +90,10 @@ impl Tree {
                 parent = path;
             }
         }
-        let file = |row: &'static Row| (row.id, File { row, size: size_bound(host, row) });
+        let file = |row: &'static Row| {
+            let (size, mode) = (size_bound(host, row), mode(host, row));
+            (row.id, File { row, size, mode })
+        };
         Self { files: rows.into_iter().map(file).collect(), directories }
     }
 
@@ -100,9 +105,14 @@ impl Tree {
         self.files.get(&row.id).map_or(PAGE, |file| file.size)
     }
 
+    /// Permission bits of a file.
+    pub fn mode(&self, row: &Row) -> u16 {
+        self.files.get(&row.id).map_or(0o444, |file| file.mode)
+    }
+
     /// Paths of all files, in the table's order.
     pub fn files(&self) -> Vec<&'static str> {
-        TABLE.iter().filter(|row| self.files.contains_key(&row.id)).map(|row| row.path).collect()
+        rows().filter(|row| self.files.contains_key(&row.id)).map(|row| row.path).collect()
     }
 
     /// What an inode number stands for; the container need not exist any more.
@@ -167,6 +177,14 @@ fn size_bound(host: &Host, row: &Row) -> u64 {
     (2 * native).max(1).next_multiple_of(PAGE)
 }
 
+/// What the kernel lets whom do with the native file, if it is a setting.
+fn mode(host: &Host, row: &Row) -> u16 {
+    match row.source {
+        Source::View(_) => 0o444,
+        Source::Setting(_) => host.mode(row.path).unwrap_or(0o644),
+    }
+}
+
 /// A 31-bit number for a directory's path (FNV-1a).
 fn hash(path: &str) -> u32 {
     let step = |hash: u32, byte: u8| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193);
@@ -180,7 +198,7 @@ mod tests {
 
     fn tree() -> Tree {
         let root = tempfile::tempdir().unwrap();
-        for row in TABLE.iter().filter(|row| row.path != "proc/swaps") {
+        for row in rows().filter(|row| row.path != "proc/swaps") {
             let path = root.path().join(row.path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, "").unwrap();

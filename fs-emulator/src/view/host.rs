@@ -1,7 +1,9 @@
 //! What the daemon knows of the host itself.
 
 use std::collections::HashMap;
+use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -46,6 +48,20 @@ impl Host {
     pub fn read(&self, path: &str) -> Option<String> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         read_all(rustix::fs::open(self.root.join(path), flags, Mode::empty()).ok()?)
+    }
+
+    /// Permission bits of a file.
+    pub fn mode(&self, path: &str) -> Option<u16> {
+        let metadata = std::fs::metadata(self.root.join(path)).ok()?;
+        Some((metadata.permissions().mode() & 0o777) as u16)
+    }
+
+    /// The text of a file as it is now, if it is no longer than `longest` bytes.
+    pub fn read_short(&self, path: &str, longest: u64) -> Option<String> {
+        let mut text = String::new();
+        let file = std::fs::File::open(self.root.join(path)).ok()?;
+        let length = file.take(longest + 1).read_to_string(&mut text).ok()?;
+        (length as u64 <= longest).then_some(text)
     }
 
     /// Whether the host has the file.

@@ -227,3 +227,9 @@ pub fn is_root() -> bool {
     }
     root
 }
+
+/// Whether a file is one that containers write.
+pub fn is_setting(file: &str) -> bool {
+    let row = sysbox_fs::table::rows().find(|row| row.path == file).unwrap();
+    matches!(row.source, sysbox_fs::table::Source::Setting(_))
+}

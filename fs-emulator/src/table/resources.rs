@@ -1,31 +1,8 @@
-//! Every file that is emulated, with what it means and why it is not the kernel's own.
-//!
-//! To add a file, add a row (and a renderer in [`crate::render`] if none fits): lookup, reading,
-//! the list that the manager gets, and inode numbers follow from it.
+//! Files that tell of the container's resources and of itself.
 
+use super::{Row, Source};
 use crate::render;
 use crate::view::View;
-
-/// Largest number of a row.
-pub const MAX_ID: u16 = 1023;
-
-/// An emulated file.
-#[derive(Debug, Clone, Copy)]
-pub struct Row {
-    /// Number of the file, 1 to [`MAX_ID`]; inode numbers are made of it, and a daemon that takes
-    /// over from an older one must give the same: never changed, never used again.
-    pub id: u16,
-    /// Path in the container without the leading slash, e.g. "proc/meminfo".
-    pub path: &'static str,
-    /// What the file says inside.
-    pub meaning: &'static str,
-    /// Why the kernel's own file would not do.
-    pub reason: &'static str,
-    /// Permission bits.
-    pub mode: u16,
-    /// Makes the text for a reader.
-    pub render: fn(&View) -> String,
-}
 
 /// Shorthand for a file that everybody may read and nobody may write.
 const fn row(
@@ -35,14 +12,14 @@ const fn row(
     reason: &'static str,
     render: fn(&View) -> String,
 ) -> Row {
-    Row { id, path, meaning, reason, mode: 0o444, render }
+    Row { id, path, meaning, reason, source: Source::View(render) }
 }
 
 /// Why files about CPUs are emulated.
 const ALL_CPUS: &str = "shows all CPUs of the host whatever the container may use";
 
-/// All emulated files.
-pub static TABLE: &[Row] = &[
+/// All of them. Numbers up to 100.
+pub static RESOURCES: &[Row] = &[
     row(
         1,
         "proc/meminfo",
@@ -127,22 +104,18 @@ pub static TABLE: &[Row] = &[
         "tells of CPUs that the host could have",
         render::offline,
     ),
+    row(
+        13,
+        "proc/sys/kernel/random/boot_id",
+        "another one whenever the container starts",
+        "is the same for all containers: journals and clusters take them for one machine",
+        render::boot_id,
+    ),
+    row(
+        14,
+        "sys/devices/virtual/dmi/id/product_uuid",
+        "stable for the container",
+        "is the host's, for all containers the same: kubelet takes it for the machine's name",
+        render::product_uuid,
+    ),
 ];
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_are_well_formed() {
-        for (i, row) in TABLE.iter().enumerate() {
-            assert!(row.path.starts_with("proc/") || row.path.starts_with("sys/"), "{}", row.path);
-            assert!(row.path.split('/').all(|name| !name.is_empty()), "{}", row.path);
-            assert!(!row.meaning.is_empty() && !row.reason.is_empty(), "{}", row.path);
-            assert_eq!(row.mode & !0o666, 0, "{}", row.path);
-            assert!((1..=MAX_ID).contains(&row.id), "{}", row.path);
-            let unlike = |other: &Row| other.path != row.path && other.id != row.id;
-            assert!(TABLE[..i].iter().all(unlike), "{} twice", row.path);
-        }
-    }
-}
