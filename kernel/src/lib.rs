@@ -11,4 +11,5 @@ pub mod mount;
 pub mod notify;
 pub mod ns;
 pub mod process;
+pub mod schedule;
 pub mod seccomp;

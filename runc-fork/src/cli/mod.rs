@@ -1,62 +1,203 @@
-//! The command line, runc's: parse, then one match that shows every command.
+//! The command line, runc's: parse, then one match that shows every command. Each command has a
+//! file with its options and what it does; `golden.rs` holds the lines that engines really type.
 
-mod args;
+mod checkpoint;
+mod create;
+mod delete;
+mod events;
 mod exec;
-mod inspect;
-mod lifecycle;
+mod features;
+#[cfg(test)]
+mod golden;
+mod kill;
+mod list;
+mod pause;
+mod ps;
+mod run;
+mod spec;
+mod start;
+mod state;
 mod update;
 
+use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Result;
-use clap::Parser;
-
-pub use args::{Arguments, Command, Global};
+use anyhow::{Context, Result, bail};
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
 
 use crate::log;
 
 /// Version of the runtime-spec that `config.json` is read by.
 pub const SPEC_VERSION: &str = "1.2.0";
 
+/// OCI runtime for system containers
+#[derive(Debug, Parser)]
+#[command(name = "sysbox-runc", disable_version_flag = true)]
+pub struct Arguments {
+    /// Options before the command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// Options that stand before the command.
+#[derive(Args, Debug)]
+pub struct Global {
+    /// root directory for storage of container state
+    #[arg(long, default_value = "/run/sysbox-runc")]
+    pub root: PathBuf,
+    /// set the log file to write messages to (default is stderr)
+    #[arg(long)]
+    pub log: Option<PathBuf>,
+    /// set the log format ('text' or 'json')
+    #[arg(long, default_value = "text")]
+    pub log_format: String,
+    /// enable debug logging
+    #[arg(long)]
+    pub debug: bool,
+    /// enable systemd cgroup support; expects cgroupsPath to be of the form "slice:prefix:name"
+    #[arg(long)]
+    pub systemd_cgroup: bool,
+    /// accepted for compatibility: the runtime itself always runs as root
+    #[arg(long)]
+    pub rootless: Option<String>,
+    /// accepted for compatibility: containers are not checkpointed
+    #[arg(long, hide = true)]
+    pub criu: Option<PathBuf>,
+    /// print the version
+    #[arg(short, long)]
+    pub version: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// checkpoint a running container (not supported)
+    #[command(disable_help_flag = true)]
+    Checkpoint(checkpoint::CheckpointArgs),
+    /// create a container
+    Create(create::CreateArgs),
+    /// delete any resources held by the container, often used with detached containers
+    Delete(delete::DeleteArgs),
+    /// display container events such as OOM notifications, and cpu, memory and I/O usage statistics
+    Events(events::EventsArgs),
+    /// execute new process inside the container
+    Exec(exec::ExecArgs),
+    /// show the enabled features
+    Features,
+    /// send the specified signal (default: SIGTERM) to the container's init process
+    Kill(kill::KillArgs),
+    /// lists containers started with the given root
+    List(list::ListArgs),
+    /// suspend all processes inside the container
+    Pause(pause::PauseArgs),
+    /// display the processes running inside a container
+    Ps(ps::PsArgs),
+    /// restore a container from a previous checkpoint (not supported)
+    #[command(disable_help_flag = true)]
+    Restore(checkpoint::CheckpointArgs),
+    /// resume all processes that have been previously paused
+    Resume(pause::PauseArgs),
+    /// create and run a container
+    Run(run::RunArgs),
+    /// create a new specification file
+    Spec(spec::SpecArgs),
+    /// executes the user defined process in a created container
+    Start(start::StartArgs),
+    /// output the state of a container
+    State(state::StateArgs),
+    /// update container resource constraints
+    Update(update::UpdateArgs),
+}
+
 /// Parses the arguments, runs the command, reports an error as runc does.
 pub fn main() -> ExitCode {
-    if std::env::args().nth(1).is_some_and(|a| a == "--version" || a == "-v") {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(e) => return usage(&e),
+    };
+    if arguments.global.version {
         println!("sysbox-runc version {}\nspec: {SPEC_VERSION}", env!("CARGO_PKG_VERSION"));
         return ExitCode::SUCCESS;
     }
-    let arguments = Arguments::parse();
-    let global = &arguments.global;
-    if let Err(e) = log::init(global.log.as_deref(), global.log_format == "json", global.debug) {
-        eprintln!("sysbox-runc: {e:#}");
-        return ExitCode::FAILURE;
-    }
-    match run(&arguments) {
+    let Some(command) = &arguments.command else {
+        let _ = <Arguments as clap::CommandFactory>::command().print_help();
+        return ExitCode::SUCCESS;
+    };
+    match begin(arguments.global).and_then(|global| run(&global, command)) {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(255)),
         Err(e) => {
-            log::error(&format!("{e:#}"));
             // As runc: 255 cannot be mistaken for the exit code of most programs.
-            let exec = matches!(arguments.command, Command::Exec(_));
+            let exec = matches!(command, Command::Exec(_));
+            let prefix = if exec { "exec failed: " } else { "" };
+            log::error(&format!("{prefix}{e:#}"));
             ExitCode::from(if exec { 255 } else { 1 })
         }
     }
 }
 
-fn run(arguments: &Arguments) -> Result<i32> {
-    let global = &arguments.global;
-    match &arguments.command {
-        Command::Create(args) => lifecycle::create(global, args).map(|()| 0),
-        Command::Start { id } => lifecycle::start(global, id).map(|()| 0),
-        Command::Run(args) => lifecycle::run(global, args),
-        Command::Delete { force, id } => lifecycle::delete(global, id, *force).map(|()| 0),
-        Command::Kill(args) => lifecycle::kill(global, args).map(|()| 0),
-        Command::Pause { id } => lifecycle::pause(global, id).map(|()| 0),
-        Command::Resume { id } => lifecycle::resume(global, id).map(|()| 0),
-        Command::Exec(args) => exec::exec(global, args),
-        Command::State { id } => inspect::state(global, id).map(|()| 0),
-        Command::List(args) => inspect::list(global, args).map(|()| 0),
-        Command::Ps(args) => inspect::ps(global, args).map(|()| 0),
-        Command::Events(args) => inspect::events(global, args).map(|()| 0),
-        Command::Update(args) => update::update(global, args).map(|()| 0),
-        Command::Features => inspect::features().map(|()| 0),
+/// Help goes to the standard output; a wrong line ends with runc's exit codes, 1, and 3 for an
+/// unknown command.
+fn usage(error: &clap::Error) -> ExitCode {
+    let _ = error.print();
+    ExitCode::from(match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
+        ErrorKind::InvalidSubcommand => 3,
+        _ => 1,
+    })
+}
+
+/// Opens the log, and makes `--root` absolute: it is handed to the manager.
+fn begin(mut global: Global) -> Result<Global> {
+    let json = match global.log_format.as_str() {
+        "text" => false,
+        "json" => true,
+        other => bail!("invalid log-format: {other:?} (text or json)"),
+    };
+    log::init(global.log.as_deref(), json, global.debug)?;
+    global.root = std::path::absolute(&global.root).context("--root")?;
+    Ok(global)
+}
+
+fn run(global: &Global, command: &Command) -> Result<i32> {
+    match command {
+        Command::Checkpoint(_) => checkpoint::run("checkpoint").map(|()| 0),
+        Command::Create(args) => create::run(global, args).map(|()| 0),
+        Command::Delete(args) => delete::run(global, args).map(|()| 0),
+        Command::Events(args) => events::run(global, args).map(|()| 0),
+        Command::Exec(args) => exec::run(global, args),
+        Command::Features => features::run().map(|()| 0),
+        Command::Kill(args) => kill::run(global, args).map(|()| 0),
+        Command::List(args) => list::run(global, args).map(|()| 0),
+        Command::Pause(args) => pause::pause(global, args).map(|()| 0),
+        Command::Ps(args) => ps::run(global, args).map(|()| 0),
+        Command::Restore(_) => checkpoint::run("restore").map(|()| 0),
+        Command::Resume(args) => pause::resume(global, args).map(|()| 0),
+        Command::Run(args) => run::run(global, args),
+        Command::Spec(args) => spec::run(args).map(|()| 0),
+        Command::Start(args) => start::run(global, args).map(|()| 0),
+        Command::State(args) => state::run(global, args).map(|()| 0),
+        Command::Update(args) => update::run(global, args).map(|()| 0),
+    }
+}
+
+/// Prints a line; a reader that has gone away is an error like any other, not a panic.
+fn say(line: impl std::fmt::Display) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}").and_then(|()| out.flush()).context("write to the standard output")
+}
+
+/// Sockets that systemd handed to the runtime for the container's process (sd_listen_fds(3)):
+/// they come right after the standard streams.
+fn listen_fds() -> u32 {
+    let number = |name| std::env::var(name).ok()?.parse::<u32>().ok();
+    if number("LISTEN_PID") == Some(std::process::id()) {
+        number("LISTEN_FDS").unwrap_or(0)
+    } else {
+        0
     }
 }

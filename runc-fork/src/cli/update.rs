@@ -1,18 +1,96 @@
-//! update
+//! `update`: other limits for a running container.
 
 use std::io::Read;
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
+use clap::Args;
 use oci_spec::runtime as oci;
 use serde_json::{Map, Value, json};
 
-use super::args::{Global, UpdateArgs};
+use super::Global;
+use crate::log;
 use crate::state::{Directory, Status};
 
-/// `update`
-pub fn update(global: &Global, args: &UpdateArgs) -> Result<()> {
+/// update container resource constraints
+#[derive(Args, Debug, Default)]
+#[command(allow_negative_numbers = true)]
+pub struct UpdateArgs {
+    /// path to the file containing the resources to update or '-' to read from the standard input
+    #[arg(short, long, allow_hyphen_values = true)]
+    pub resources: Option<PathBuf>,
+    /// block I/O weight, 10 to 1000
+    #[arg(long)]
+    pub blkio_weight: Option<u16>,
+    /// CPU CFS period in microseconds
+    #[arg(long)]
+    pub cpu_period: Option<u64>,
+    /// CPU CFS quota in microseconds
+    #[arg(long, allow_hyphen_values = true)]
+    pub cpu_quota: Option<i64>,
+    /// CPU CFS burst in microseconds
+    #[arg(long)]
+    pub cpu_burst: Option<u64>,
+    /// CPU shares (relative weight)
+    #[arg(long)]
+    pub cpu_share: Option<u64>,
+    /// CPU realtime period in microseconds
+    #[arg(long)]
+    pub cpu_rt_period: Option<u64>,
+    /// CPU realtime limit in microseconds
+    #[arg(long, allow_hyphen_values = true)]
+    pub cpu_rt_runtime: Option<i64>,
+    /// set cgroup SCHED_IDLE or not, 0: default behavior, 1: SCHED_IDLE
+    #[arg(long, allow_hyphen_values = true)]
+    pub cpu_idle: Option<i64>,
+    /// CPUs to use
+    #[arg(long)]
+    pub cpuset_cpus: Option<String>,
+    /// memory nodes to use
+    #[arg(long)]
+    pub cpuset_mems: Option<String>,
+    /// (obsoleted; do not use) kernel memory limit
+    #[arg(long, allow_hyphen_values = true, hide = true)]
+    pub kernel_memory: Option<String>,
+    /// (obsoleted; do not use) kernel memory limit for TCP buffers
+    #[arg(long, allow_hyphen_values = true, hide = true)]
+    pub kernel_memory_tcp: Option<String>,
+    /// limit memory, in bytes or with a suffix (-1: unlimited)
+    #[arg(long, allow_hyphen_values = true)]
+    pub memory: Option<String>,
+    /// soft limit of memory
+    #[arg(long, allow_hyphen_values = true)]
+    pub memory_reservation: Option<String>,
+    /// limit memory and swap together (-1: unlimited)
+    #[arg(long, allow_hyphen_values = true)]
+    pub memory_swap: Option<String>,
+    /// maximum number of processes
+    #[arg(long, allow_hyphen_values = true)]
+    pub pids_limit: Option<i64>,
+    /// Intel RDT L3 cache schema (not supported)
+    #[arg(long)]
+    pub l3_cache_schema: Option<String>,
+    /// Intel RDT memory bandwidth schema (not supported)
+    #[arg(long)]
+    pub mem_bw_schema: Option<String>,
+    /// container id
+    pub id: String,
+}
+
+/// Runs the command.
+pub fn run(global: &Global, args: &UpdateArgs) -> Result<()> {
     let directory = Directory::new(&global.root, &args.id)?;
     let resources = resources(args)?;
+    for (flag, given) in
+        [("--l3-cache-schema", &args.l3_cache_schema), ("--mem-bw-schema", &args.mem_bw_schema)]
+    {
+        if given.as_ref().is_some_and(|schema| !schema.is_empty()) {
+            bail!("{flag}: Intel RDT is not supported for system containers; leave it out");
+        }
+    }
+    if args.kernel_memory.is_some() || args.kernel_memory_tcp.is_some() {
+        log::warn("Kernel memory settings are ignored and will be removed");
+    }
     let _lock = directory.lock()?;
     let state = directory.load()?;
     if state.status(&directory) == Status::Stopped {
@@ -49,6 +127,10 @@ fn from_flags(args: &UpdateArgs) -> Result<Value> {
             memory.insert(field.into(), json!(bytes(text)?));
         }
     }
+    // As runc: without a limit of memory, memory and swap together have none either.
+    if memory.get("limit") == Some(&json!(-1)) && !memory.contains_key("swap") {
+        memory.insert("swap".into(), json!(-1));
+    }
     let mut cpu = Map::new();
     let mut set = |field: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -58,9 +140,16 @@ fn from_flags(args: &UpdateArgs) -> Result<Value> {
     set("shares", args.cpu_share.map(Value::from));
     set("quota", args.cpu_quota.map(Value::from));
     set("period", args.cpu_period.map(Value::from));
+    set("burst", args.cpu_burst.map(Value::from));
+    set("idle", args.cpu_idle.map(Value::from));
+    set("realtimePeriod", args.cpu_rt_period.map(Value::from));
+    set("realtimeRuntime", args.cpu_rt_runtime.map(Value::from));
     set("cpus", args.cpuset_cpus.clone().map(Value::from));
     set("mems", args.cpuset_mems.clone().map(Value::from));
     let mut resources = json!({ "memory": memory, "cpu": cpu });
+    if let Some(weight) = args.blkio_weight {
+        resources["blockIO"] = json!({ "weight": weight });
+    }
     if let Some(limit) = args.pids_limit {
         resources["pids"] = json!({ "limit": limit });
     }
@@ -97,5 +186,20 @@ mod tests {
             assert_eq!(bytes(text).unwrap(), value, "{text}");
         }
         assert!(bytes("x").is_err());
+    }
+
+    #[test]
+    fn flags_become_resources() {
+        let args = UpdateArgs {
+            memory: Some("-1".into()),
+            cpu_burst: Some(5),
+            cpu_idle: Some(1),
+            blkio_weight: Some(100),
+            ..UpdateArgs::default()
+        };
+        let resources = from_flags(&args).unwrap();
+        assert_eq!(resources["memory"], json!({ "limit": -1, "swap": -1 }));
+        assert_eq!(resources["cpu"], json!({ "burst": 5, "idle": 1 }));
+        assert_eq!(resources["blockIO"]["weight"], 100);
     }
 }

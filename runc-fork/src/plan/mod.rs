@@ -6,6 +6,7 @@ mod mounts;
 mod namespaces;
 mod options;
 mod process;
+mod schedule;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,12 +14,14 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use oci_spec::runtime as oci;
 use sysbox_ipc::proto;
+use sysbox_kernel::mount::Propagation;
 
 pub use ids::Ids;
 pub use mounts::{MountPlan, Source};
 pub use namespaces::{Joined, Namespaces, TimeOffsets};
 pub use options::MountOptions;
 pub use process::{Capabilities, ProcessPlan};
+pub use schedule::{MemoryPolicy, Schedule};
 
 /// A device node to make.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +65,8 @@ pub struct Plan {
     pub namespaces: Namespaces,
     /// Mounts in order; volumes of the manager last.
     pub mounts: Vec<MountPlan>,
+    /// `linux.rootfsPropagation` and whether for the whole tree; set by init.
+    pub root_propagation: Option<(Propagation, bool)>,
     /// `linux.maskedPaths`
     pub masked_paths: Vec<PathBuf>,
     /// `linux.readonlyPaths`
@@ -103,7 +108,7 @@ impl Plan {
             mounts.push(MountPlan::bind(source.into(), destination.into()));
         }
         let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(Into::into).collect();
-        let process = ProcessPlan::new(process)?;
+        let process = ProcessPlan::new(process, spec.linux().as_ref())?;
         Ok(Self {
             id: id.to_owned(),
             rootfs: bundle.join(root.path()),
@@ -111,6 +116,7 @@ impl Plan {
             ids: Ids::new(&registered.uid_mappings, &registered.gid_mappings),
             namespaces: Namespaces::new(linux)?,
             mounts,
+            root_propagation: linux.rootfs_propagation().as_deref().and_then(root_propagation),
             masked_paths: paths(linux.masked_paths()),
             read_only_paths: paths(linux.readonly_paths()),
             devices: linux.devices().iter().flatten().map(device).collect(),
@@ -121,6 +127,12 @@ impl Plan {
             process,
         })
     }
+}
+
+/// The root of the tree comes from no mount of the host, so to be a slave has no meaning for it.
+fn root_propagation(word: &str) -> Option<(Propagation, bool)> {
+    let asked = MountOptions::parse([word]).propagation;
+    asked.filter(|(kind, _)| *kind != Propagation::Slave)
 }
 
 fn device(device: &oci::LinuxDevice) -> Device {

@@ -9,6 +9,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime as oci;
 
+use sysbox_kernel::mount::Propagation;
+use sysbox_kernel::ns::IdMap;
+
+use super::Ids;
 use super::options::MountOptions;
 
 /// What is mounted.
@@ -48,6 +52,10 @@ pub struct MountPlan {
     pub options: MountOptions,
     /// The source is not to be ID-mapped (`SYSBOX_SKIP_UID_SHIFT`).
     pub skip_idmap: bool,
+    /// `uidMappings` and `gidMappings` of the mount itself: from ids on disk to ids of the host.
+    pub own_ids: Option<Ids>,
+    /// Propagation that init sets, once the mount namespace is the container's own.
+    pub late_propagation: Option<(Propagation, bool)>,
 }
 
 impl MountPlan {
@@ -56,7 +64,14 @@ impl MountPlan {
     pub fn new(mount: &oci::Mount, bundle: &Path) -> Result<Self> {
         let destination = mount.destination().clone();
         let words = mount.options().iter().flatten().map(String::as_str);
-        let options = MountOptions::parse(words);
+        let mut options = MountOptions::parse(words);
+        let late_propagation = options
+            .propagation
+            .take_if(|(kind, _)| matches!(kind, Propagation::Shared | Propagation::Unbindable));
+        if let Some((Propagation::Shared, recursive)) = late_propagation {
+            // What the host mounts below the source shows up; never the other way round.
+            options.propagation = Some((Propagation::Slave, recursive));
+        }
         let fs_type = mount.typ().as_deref().unwrap_or_default();
         let given = mount.source().as_deref();
         let source = match fs_type {
@@ -78,17 +93,75 @@ impl MountPlan {
                 source: given.map_or_else(|| other.to_owned(), |s| s.display().to_string()),
             },
         };
-        Ok(Self { source, destination, options, skip_idmap: false })
+        let own_ids = own_ids(mount);
+        if own_ids.is_some() && !matches!(source, Source::Bind(_)) {
+            bail!(
+                "mounts: {}: uidMappings and gidMappings are for bind mounts only",
+                destination.display()
+            );
+        }
+        Ok(Self { source, destination, options, skip_idmap: false, own_ids, late_propagation })
     }
 
     /// A bind mount of a directory of the host.
     pub fn bind(source: PathBuf, destination: PathBuf) -> Self {
         let options = MountOptions::parse(["rbind", "rprivate"]);
-        Self { source: Source::Bind(source), destination, options, skip_idmap: false }
+        Self {
+            source: Source::Bind(source),
+            destination,
+            options,
+            skip_idmap: false,
+            own_ids: None,
+            late_propagation: None,
+        }
     }
 
     /// Whether init makes this mount, inside its namespaces.
     pub fn made_by_init(&self) -> bool {
         matches!(self.source, Source::Cgroup | Source::Devpts | Source::Mqueue)
+    }
+}
+
+fn own_ids(mount: &oci::Mount) -> Option<Ids> {
+    let convert = |maps: &Option<Vec<oci::LinuxIdMapping>>| -> Vec<IdMap> {
+        maps.iter()
+            .flatten()
+            .map(|m| IdMap { inside: m.container_id(), outside: m.host_id(), count: m.size() })
+            .collect()
+    };
+    let ids = Ids { uids: convert(mount.uid_mappings()), gids: convert(mount.gid_mappings()) };
+    (!ids.uids.is_empty() || !ids.gids.is_empty()).then_some(ids)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(json: &str) -> Result<MountPlan> {
+        MountPlan::new(&serde_json::from_str(json).unwrap(), Path::new("/bundle"))
+    }
+
+    #[test]
+    fn shared_and_unbindable_are_left_to_init() {
+        let shared =
+            plan(r#"{"destination":"/a","source":"s","options":["rbind","rshared"]}"#).unwrap();
+        assert_eq!(shared.late_propagation, Some((Propagation::Shared, true)));
+        assert_eq!(shared.options.propagation, Some((Propagation::Slave, true)));
+        assert_eq!(shared.source, Source::Bind("/bundle/s".into()));
+        let slave =
+            plan(r#"{"destination":"/a","source":"/s","options":["bind","slave"]}"#).unwrap();
+        assert_eq!((slave.late_propagation, slave.own_ids), (None, None));
+    }
+
+    #[test]
+    fn mappings_of_its_own_are_for_bind_mounts() {
+        let maps = r#""uidMappings":[{"containerID":0,"hostID":5,"size":1}],
+            "gidMappings":[{"containerID":0,"hostID":5,"size":1}]"#;
+        let bind = plan(&format!(
+            r#"{{"destination":"/a","source":"/s","options":["bind","idmap"],{maps}}}"#
+        ));
+        assert_eq!(bind.unwrap().own_ids.unwrap().host_uid(0), Some(5));
+        let tmpfs = plan(&format!(r#"{{"destination":"/a","type":"tmpfs",{maps}}}"#));
+        assert!(tmpfs.unwrap_err().to_string().contains("bind mounts only"));
     }
 }

@@ -92,6 +92,15 @@ impl MountOptions {
         options
     }
 
+    /// Every word that has a meaning here, for `features`.
+    pub fn known_words() -> Vec<String> {
+        let mut words: Vec<String> = WORDS.iter().map(|(word, _)| (*word).to_owned()).collect();
+        let recursive = WORDS.iter().filter(|(_, m)| matches!(m, Set(_) | Clear(_) | Atime(_)));
+        words.extend(recursive.map(|(word, _)| format!("r{word}")));
+        words.sort();
+        words
+    }
+
     fn apply(&mut self, word: &str) {
         let find = |word: &str| WORDS.iter().find(|(name, _)| *name == word).map(|(_, m)| m);
         let (meaning, recursive) = match find(word) {

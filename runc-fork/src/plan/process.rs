@@ -8,6 +8,8 @@ use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime as oci;
 use rustix::thread::CapabilitySet;
 
+use super::Schedule;
+
 /// A process to start, by `create` or by `exec`.
 #[derive(Clone, Debug)]
 pub struct ProcessPlan {
@@ -37,6 +39,12 @@ pub struct ProcessPlan {
     pub terminal: bool,
     /// Rows and columns of the terminal.
     pub console_size: Option<(u16, u16)>,
+    /// How the kernel schedules it.
+    pub schedule: Schedule,
+    /// `apparmorProfile`
+    pub apparmor_profile: Option<String>,
+    /// `selinuxLabel`
+    pub selinux_label: Option<String>,
 }
 
 /// capabilities(7) of the process.
@@ -55,8 +63,9 @@ pub struct Capabilities {
 }
 
 impl ProcessPlan {
-    /// Reads a (converted) process of the spec.
-    pub fn new(process: &oci::Process) -> Result<Self> {
+    /// Reads a (converted) process of the spec; `linux` has what holds for every process of the
+    /// container.
+    pub fn new(process: &oci::Process, linux: Option<&oci::Linux>) -> Result<Self> {
         let strings = |list: &Option<Vec<String>>, field: &str| -> Result<Vec<CString>> {
             list.iter()
                 .flatten()
@@ -101,13 +110,30 @@ impl ProcessPlan {
                 let clamp = |n: u64| u16::try_from(n).unwrap_or(u16::MAX);
                 (clamp(size.height()), clamp(size.width()))
             }),
+            schedule: Schedule::new(process, linux)?,
+            apparmor_profile: not_empty(process.apparmor_profile()),
+            selinux_label: not_empty(process.selinux_label()),
         })
+    }
+
+    /// Tells the process of sockets that it inherits (sd_listen_fds(3)); it is process 1 of its
+    /// own, whatever its pid.
+    pub fn pass_sockets(&mut self, count: u32) {
+        if count > 0 {
+            self.env.retain(|e| !e.to_bytes().starts_with(b"LISTEN_"));
+            let entries = [format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()];
+            self.env.extend(entries.into_iter().filter_map(|entry| CString::new(entry).ok()));
+        }
     }
 
     /// Value of an environment variable.
     pub fn variable(&self, name: &str) -> Option<&str> {
         self.env.iter().find_map(|entry| entry.to_str().ok()?.strip_prefix(name)?.strip_prefix('='))
     }
+}
+
+fn not_empty(text: &Option<String>) -> Option<String> {
+    text.clone().filter(|text| !text.is_empty())
 }
 
 /// A variable that is given twice counts as it was given last, as in runc.
@@ -163,11 +189,14 @@ mod tests {
 
     #[test]
     fn capabilities_rlimits_and_defaults() {
-        let plan = ProcessPlan::new(&process(
-            r#"{"user":{"uid":0,"gid":0},"args":["a"],"cwd":"/","env":["A=1","B=2","A=3"],
+        let plan = ProcessPlan::new(
+            &process(
+                r#"{"user":{"uid":0,"gid":0},"args":["a"],"cwd":"/","env":["A=1","B=2","A=3"],
                 "capabilities":{"bounding":["CAP_SYS_ADMIN"],"effective":["CAP_NET_ADMIN"]},
                 "rlimits":[{"type":"RLIMIT_NOFILE","soft":1,"hard":2}]}"#,
-        ))
+            ),
+            None,
+        )
         .unwrap();
         assert_eq!(plan.capabilities.bounding, CapabilitySet::SYS_ADMIN);
         assert_eq!(plan.capabilities.effective, CapabilitySet::NET_ADMIN);
@@ -180,6 +209,6 @@ mod tests {
     #[test]
     fn a_relative_cwd_is_refused() {
         let p = process(r#"{"user":{"uid":0,"gid":0},"args":["a"],"cwd":"x"}"#);
-        assert!(ProcessPlan::new(&p).is_err());
+        assert!(ProcessPlan::new(&p, None).is_err());
     }
 }

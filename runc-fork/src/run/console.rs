@@ -1,8 +1,8 @@
 //! The pseudo-terminal of a container: made in the container's own devpts, its master sent to the
 //! engine.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchown, fstatfs, openat};
@@ -13,6 +13,46 @@ use crate::plan::ProcessPlan;
 
 /// `DEVPTS_SUPER_MAGIC`
 const DEVPTS: i64 = 0x1cd1;
+
+/// Who gets the master of a pseudo-terminal, with the console socket that was given.
+#[derive(Clone, Debug)]
+pub enum Terminal {
+    /// The runtime goes away: only whoever listens on the socket.
+    Detached(Option<PathBuf>),
+    /// The runtime stays in front of the process and keeps it.
+    Foreground(Option<PathBuf>),
+}
+
+impl Terminal {
+    /// Checks the socket against what the process wants (`process.terminal`), in runc's words.
+    pub fn check(&self, wanted: bool) -> Result<()> {
+        let (detached, socket) = match self {
+            Self::Detached(socket) => (true, socket.is_some()),
+            Self::Foreground(socket) => (false, socket.is_some()),
+        };
+        ensure!(
+            !(detached && wanted && !socket),
+            "cannot allocate tty if runc will detach without setting console socket"
+        );
+        ensure!(
+            !socket || (detached && wanted),
+            "cannot use console socket if runc will not detach or allocate tty"
+        );
+        Ok(())
+    }
+
+    /// Hands the master over; returns it if it is for the runtime itself.
+    pub fn deliver(&self, master: OwnedFd) -> Result<Option<OwnedFd>> {
+        match self {
+            Self::Detached(Some(socket)) => {
+                // runc sends the terminal's name along; engines only look at the descriptor.
+                send_fd(socket, "/dev/ptmx", master.as_fd()).context("send the terminal")?;
+                Ok(None)
+            }
+            _ => Ok(Some(master)),
+        }
+    }
+}
 
 /// A new pseudo-terminal.
 #[derive(Debug)]
@@ -59,21 +99,42 @@ impl Console {
     }
 }
 
-/// Connects to the engine's console socket and sends it the master.
-pub fn send_master(socket: &Path, master: OwnedFd) -> Result<()> {
+/// Connects to a socket of the engine (`--console-socket`, `--pidfd-socket`) and sends it a
+/// descriptor.
+pub fn send_fd(socket: &Path, name: &str, fd: BorrowedFd<'_>) -> Result<()> {
     use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
     let stream = SocketType::STREAM;
     let connection =
         rustix::net::socket_with(AddressFamily::UNIX, stream, SocketFlags::CLOEXEC, None)?;
     rustix::net::connect(&connection, &SocketAddrUnix::new(socket)?)
-        .with_context(|| format!("connect to the console socket {}", socket.display()))?;
+        .with_context(|| format!("connect to the socket {}", socket.display()))?;
     let mut space = [std::mem::MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = rustix::net::SendAncillaryBuffer::new(&mut space);
-    let fds = [master.as_fd()];
+    let fds = [fd];
     control.push(rustix::net::SendAncillaryMessage::ScmRights(&fds));
-    // runc sends the terminal's name along; engines only look at the descriptor.
-    let name = [std::io::IoSlice::new(b"/dev/ptmx")];
+    let name = [std::io::IoSlice::new(name.as_bytes())];
     rustix::net::sendmsg(&connection, &name, &mut control, rustix::net::SendFlags::NOSIGNAL)
-        .with_context(|| format!("send the terminal to {}", socket.display()))?;
+        .with_context(|| format!("send a descriptor to {}", socket.display()))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sockets_and_terminals_go_together() {
+        let socket = || Some(PathBuf::from("/s"));
+        for (terminal, wanted, good) in [
+            (Terminal::Detached(None), false, true),
+            (Terminal::Detached(None), true, false),
+            (Terminal::Detached(socket()), true, true),
+            (Terminal::Detached(socket()), false, false),
+            (Terminal::Foreground(None), true, true),
+            (Terminal::Foreground(None), false, true),
+            (Terminal::Foreground(socket()), true, false),
+        ] {
+            assert_eq!(terminal.check(wanted).is_ok(), good, "{terminal:?} {wanted}");
+        }
+    }
 }

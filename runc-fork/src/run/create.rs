@@ -18,17 +18,17 @@ use sysbox_kernel::ns::{LinkNameSpaceType, move_into_link_name_space};
 use sysbox_kernel::process::wait_pidfd;
 use sysbox_seccomp::Program;
 
-use super::console::send_master;
+use super::console::{Terminal, send_fd};
 use super::init::{Init, open_start_fifo, own_standard_streams};
 use super::namespaces::{Launched, launch};
-use super::{hooks, limits, tree};
+use super::{copy_up, hooks, labels, limits, stage, tree};
 use crate::log;
 use crate::plan::Plan;
 use crate::prepare::{self, Prepared};
 use crate::state::{Directory, Identity, State, Status, VERSION};
 
 /// What `create` is asked to do.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Request {
     /// `--root`
     pub root: PathBuf,
@@ -36,18 +36,33 @@ pub struct Request {
     pub id: String,
     /// `--bundle`
     pub bundle: PathBuf,
-    /// `--console-socket`
-    pub console_socket: Option<PathBuf>,
+    /// Who gets the terminal, with `--console-socket`.
+    pub terminal: Terminal,
+    /// `--pidfd-socket`
+    pub pidfd_socket: Option<PathBuf>,
     /// `--pid-file`
     pub pid_file: Option<PathBuf>,
     /// `--preserve-fds`
     pub preserve_fds: u32,
+    /// Sockets of systemd's socket activation, which come before those of `preserve_fds`.
+    pub listen_fds: u32,
+    /// The container gets a session keyring of its own (not with `--no-new-keyring`).
+    pub new_keyring: bool,
     /// `--systemd-cgroup`
     pub systemd_cgroup: bool,
 }
 
+/// A container that waits for `start`.
+#[derive(Debug)]
+pub struct Created {
+    /// What the runtime remembers of it.
+    pub state: State,
+    /// Master of its terminal, where the runtime keeps it.
+    pub master: Option<OwnedFd>,
+}
+
 /// Creates the container.
-pub fn create(request: &Request) -> Result<State> {
+pub fn create(request: &Request) -> Result<Created> {
     let timer = log::Phases::start("create");
     let directory = Directory::new(&request.root, &request.id)?;
     let bundle = request
@@ -56,7 +71,8 @@ pub fn create(request: &Request) -> Result<State> {
         .with_context(|| format!("find the bundle {}", request.bundle.display()))?;
     let prepared = prepare::prepare(&bundle)?;
     let spec = &prepared.bundle.spec;
-    check_console(request, spec)?;
+    let terminal = spec.process().as_ref().and_then(oci::Process::terminal).unwrap_or(false);
+    request.terminal.check(terminal)?;
     let driver = if request.systemd_cgroup { Driver::Systemd } else { Driver::Cgroupfs };
     let cgroup = plan_cgroup(spec, driver, &request.id)?;
     timer.mark("spec");
@@ -71,13 +87,15 @@ pub fn create(request: &Request) -> Result<State> {
         manager.register(registration(request, &prepared, &cgroup, &directory)?, rootfs.as_fd())?;
     drop(rootfs);
     let converted = prepared.convert(&registration.reply)?;
-    let plan = Plan::new(
+    let mut plan = Plan::new(
         &request.id,
         &bundle,
         &converted,
         &registration.reply,
         &prepared.options.skip_uid_shift,
     )?;
+    plan.process.pass_sockets(request.listen_fds);
+    labels::check(&plan.process)?;
     timer.mark("register");
 
     undo.cgroup = Some(cgroup.clone());
@@ -91,13 +109,18 @@ pub fn create(request: &Request) -> Result<State> {
 
     let host = HostView::remember()?;
     tree::enter_private_namespace()?;
+    stage::map_by_own_ids(&mut plan.mounts)?;
+    let preserved_fds = request.listen_fds + request.preserve_fds;
     let Launched { pid, pidfd, channel } =
         launch(&plan.namespaces, registration.userns.as_fd(), &entrance, |channel| {
             let init = Init {
                 plan: &plan,
                 program: program.as_ref(),
                 start: start.as_fd(),
-                preserved_fds: request.preserve_fds,
+                preserved_fds,
+                new_keyring: request.new_keyring,
+                hooks: converted.hooks().as_ref(),
+                state: hook_state(&request.id, &bundle, &converted),
             };
             init.run(channel)
         })?;
@@ -125,6 +148,7 @@ pub fn create(request: &Request) -> Result<State> {
     for warning in &built.warnings {
         log::warn(warning);
     }
+    copy_up::fill(&plan, built.root.as_fd())?;
     // Hooks are the host's programs and see the host's mounts.
     host.restore()?;
     timer.mark("tree");
@@ -149,8 +173,11 @@ pub fn create(request: &Request) -> Result<State> {
     run_hooks(&converted, &state)?;
     timer.mark("hooks");
 
-    channel.send("go", "")?;
-    serve_init(request, &manager, &channel, pid, &pidfd)?;
+    channel.send("go", &pid.to_string())?;
+    let master = serve_init(request, plan.terminal, &manager, &channel, pid, &pidfd)?;
+    if let Some(socket) = &request.pidfd_socket {
+        send_fd(socket, "pidfd", pidfd.as_fd()).context("send the pidfd of init")?;
+    }
     timer.mark("init");
     directory.save_spec(&converted)?;
     directory.save(&state)?;
@@ -160,20 +187,21 @@ pub fn create(request: &Request) -> Result<State> {
     manager.commit(&request.id, pid, pidfd.as_fd())?;
     undo.armed = false;
     timer.mark("commit");
-    Ok(state)
+    Ok(Created { state, master })
 }
 
-/// Answers init until it is ready.
+/// Answers init until it is ready; returns the terminal's master if the runtime keeps it.
 fn serve_init(
     request: &Request,
+    terminal: bool,
     manager: &MgrClient,
     channel: &super::channel::Channel,
     pid: i32,
     pidfd: &OwnedFd,
-) -> Result<()> {
-    if let Some(socket) = &request.console_socket {
-        let master = channel.receive_fd("console")?;
-        send_master(socket, master)?;
+) -> Result<Option<OwnedFd>> {
+    let mut kept = None;
+    if terminal {
+        kept = request.terminal.deliver(channel.receive_fd("console")?)?;
         channel.send("taken", "")?;
     }
     loop {
@@ -182,7 +210,7 @@ fn serve_init(
                 attach_listener(manager, &request.id, pidfd, &text)?;
                 channel.send("attached", "")?;
             }
-            Some((word, _)) if word == "ready" => return Ok(()),
+            Some((word, _)) if word == "ready" => return Ok(kept),
             Some((word, _)) => bail!("init sent an unexpected \"{word}\""),
             None => bail!(
                 "the container's init (pid {pid}) died while it was being set up; was it killed for lack of memory (see the memory limit)?"
@@ -259,19 +287,6 @@ fn plan_cgroup(spec: &oci::Spec, driver: Driver, id: &str) -> Result<Cgroup> {
     Ok(Cgroup::plan_with(driver, &layout, path.as_deref(), id)?)
 }
 
-fn check_console(request: &Request, spec: &oci::Spec) -> Result<()> {
-    let terminal = spec.process().as_ref().and_then(oci::Process::terminal).unwrap_or(false);
-    match (terminal, &request.console_socket) {
-        (true, None) => {
-            bail!("cannot allocate tty if runc will detach without setting console socket")
-        }
-        (false, Some(_)) => {
-            bail!("cannot use console socket if runc will not detach or allocate tty")
-        }
-        _ => Ok(()),
-    }
-}
-
 fn open_rootfs(path: &Path) -> Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     openat(CWD, path, flags, Mode::empty())
@@ -290,8 +305,21 @@ fn run_hooks(spec: &oci::Spec, state: &State) -> Result<()> {
     state.set_status(oci::ContainerState::Creating);
     // Deprecated in the spec, but what Docker sets up networks with.
     #[allow(deprecated)]
-    hooks::run("prestart", all.prestart().as_ref(), &state)?;
-    hooks::run("createRuntime", all.create_runtime().as_ref(), &state)
+    let prestart = all.prestart().as_ref();
+    let directory = Some(state.bundle().clone());
+    hooks::run("prestart", prestart, &state, directory.as_deref())?;
+    hooks::run("createRuntime", all.create_runtime().as_ref(), &state, directory.as_deref())
+}
+
+/// The state for the hooks that init runs, which completes it by its pid.
+fn hook_state(id: &str, bundle: &Path, spec: &oci::Spec) -> oci::State {
+    let mut state = oci::State::default();
+    state.set_version(spec.version().clone());
+    state.set_id(id.to_owned());
+    state.set_status(oci::ContainerState::Creating);
+    state.set_bundle(bundle.to_owned());
+    state.set_annotations(spec.annotations().clone());
+    state
 }
 
 /// Writes the pid atomically: engines watch for the file.

@@ -17,12 +17,12 @@ use sysbox_kernel::process::{
 use sysbox_seccomp::Program;
 
 use super::channel::Channel;
-use super::console::{Console, send_master};
+use super::console::{Console, Terminal, send_fd};
 use super::create::{attach_listener, write_pid_file};
 use super::init::own_standard_streams;
 use super::process::{become_root_inside, prepare};
 use super::start::INIT_LEAF;
-use super::{foreground, limits};
+use super::{foreground, labels, limits, subcgroup};
 use crate::log;
 use crate::plan::ProcessPlan;
 use crate::state::{Directory, State, Status, is_alive};
@@ -32,16 +32,22 @@ use crate::state::{Directory, State, Status, is_alive};
 pub struct Request {
     /// The process, already converted like the container's own.
     pub process: oci::Process,
-    /// `--console-socket`
-    pub console_socket: Option<PathBuf>,
+    /// Who gets the terminal, with `--console-socket`.
+    pub terminal: Terminal,
+    /// `--pidfd-socket`
+    pub pidfd_socket: Option<PathBuf>,
     /// `--pid-file`
     pub pid_file: Option<PathBuf>,
     /// `--detach`
     pub detach: bool,
     /// `--preserve-fds`
     pub preserve_fds: u32,
+    /// Sockets of systemd's socket activation, which come before those of `preserve_fds`.
+    pub listen_fds: u32,
     /// `--ignore-paused`
     pub ignore_paused: bool,
+    /// `--cgroup`, in runc's form `[controller,...:]path`.
+    pub cgroups: Vec<String>,
 }
 
 /// Starts the process; returns its exit code, or 0 at once when detached.
@@ -55,15 +61,16 @@ pub fn exec(directory: &Directory, request: &Request) -> Result<i32> {
         }
         _ => {}
     }
-    let plan = ProcessPlan::new(&request.process)?;
-    ensure!(
-        !plan.terminal || !request.detach || request.console_socket.is_some(),
-        "cannot allocate tty if runc will detach without setting console socket"
-    );
+    let spec = directory.spec()?;
+    let mut plan = ProcessPlan::new(&request.process, spec.linux().as_ref())?;
+    plan.pass_sockets(request.listen_fds);
+    request.terminal.check(plan.terminal)?;
+    labels::check(&plan)?;
+    let places = subcgroup::parse(&request.cgroups)?;
     let init = pidfd(state.init.pid).context("open a pidfd of the container's init")?;
     // The pid could have been given away before it was opened; it cannot any more.
     ensure!(is_alive(&state.init), "cannot exec in a stopped container");
-    let program = program(directory, &state)?;
+    let program = program(&spec, &state)?;
     let manager = match &program {
         Some(program) if program.has_traps() => Some(MgrClient::connect()?),
         _ => None,
@@ -77,7 +84,10 @@ pub fn exec(directory: &Directory, request: &Request) -> Result<i32> {
         drop(channel);
         let joined = if inside { entrance.join_v1() } else { Ok(()) };
         match joined.context("enter the cgroup").and_then(|()| enter(&init)) {
-            Ok(Fork::Child) => run(&plan, program.as_ref(), request.preserve_fds, &theirs),
+            Ok(Fork::Child) => {
+                let preserved = request.listen_fds + request.preserve_fds;
+                run(&plan, program.as_ref(), preserved, &theirs)
+            }
             Ok(Fork::Parent { pid, .. }) => {
                 let _ = theirs.send("born", &pid.to_string());
             }
@@ -89,25 +99,29 @@ pub fn exec(directory: &Directory, request: &Request) -> Result<i32> {
     let pid: i32 = channel.expect("born").context("enter the container")?.parse()?;
     let process = pidfd(pid).context("open a pidfd of the new process")?;
     wait_pidfd(&first).context("wait for the first process")?;
-    let served = (|| {
+    let served: Result<_> = (|| {
         if !inside {
             state.cgroup.attach_exec(pid, INIT_LEAF).context("put the process into the cgroup")?;
         }
+        subcgroup::enter(&state.cgroup, &places, pid)?;
         limits::apply_to_process(pid, &plan)?;
         own_standard_streams(state.ids.host_uid(plan.uid), state.ids.host_gid(plan.gid));
         channel.send("go", "")?;
-        serve(&state, request, manager.as_ref(), &channel, &process)
+        let master = serve(&state, request, plan.terminal, manager.as_ref(), &channel, &process)?;
+        if let Some(socket) = &request.pidfd_socket {
+            send_fd(socket, "pidfd", process.as_fd()).context("send the pidfd of the process")?;
+        }
+        Ok(master)
     })();
-    if let Err(e) = served {
+    let master = served.inspect_err(|_| {
         let _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
         let _ = wait_pidfd(&process);
-        return Err(e);
-    }
+    })?;
     timer.mark("start");
     if let Some(pid_file) = &request.pid_file {
         write_pid_file(pid_file, pid)?;
     }
-    if request.detach { Ok(0) } else { foreground::wait(&process) }
+    if request.detach { Ok(0) } else { foreground::wait(&process, master) }
 }
 
 /// Makes the process that enters, born in the container's cgroup unless the container has changed
@@ -123,15 +137,18 @@ fn first_process(entrance: &Entrance) -> Result<(Fork, bool)> {
 }
 
 /// Answers the new process until its program runs: the channel closes by itself on exec.
+/// Returns the terminal's master if the runtime keeps it.
 fn serve(
     state: &State,
     request: &Request,
+    terminal: bool,
     manager: Option<&MgrClient>,
     channel: &Channel,
     process: &OwnedFd,
-) -> Result<()> {
-    if let Some(socket) = &request.console_socket {
-        send_master(socket, channel.receive_fd("console")?)?;
+) -> Result<Option<OwnedFd>> {
+    let mut kept = None;
+    if terminal {
+        kept = request.terminal.deliver(channel.receive_fd("console")?)?;
         channel.send("taken", "")?;
     }
     let mut ready = false;
@@ -143,15 +160,14 @@ fn serve(
             }
             (Some((word, _)), _) if word == "ready" => ready = true,
             (Some((word, _)), _) => bail!("the new process sent an unexpected \"{word}\""),
-            (None, _) if ready => return Ok(()),
+            (None, _) if ready => return Ok(kept),
             (None, _) => bail!("the new process died before it could start its program"),
         }
     }
 }
 
 /// The container's own filter, from the cache.
-fn program(directory: &Directory, state: &State) -> Result<Option<Program>> {
-    let spec = directory.spec()?;
+fn program(spec: &oci::Spec, state: &State) -> Result<Option<Program>> {
     let profile = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     super::create::seccomp(profile, state.system_container, state.traps)
 }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -10,10 +11,16 @@ use oci_spec::runtime as oci;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 /// Runs hooks one after the other; the first failure ends it.
-pub fn run(kind: &str, hooks: Option<&Vec<oci::Hook>>, state: &oci::State) -> Result<()> {
+/// `directory` is their working directory, the caller's if `None`.
+pub fn run(
+    kind: &str,
+    hooks: Option<&Vec<oci::Hook>>,
+    state: &oci::State,
+    directory: Option<&Path>,
+) -> Result<()> {
     for (index, hook) in hooks.into_iter().flatten().enumerate() {
-        run_one(hook, state).with_context(|| {
-            format!("error running {kind} hook #{index} ({})", hook.path().display())
+        run_one(hook, state, directory).with_context(|| {
+            format!("error running {kind} hook #{index}: {}", hook.path().display())
         })?;
     }
     Ok(())
@@ -26,18 +33,22 @@ pub fn run_all(kind: &str, hooks: Option<&Vec<oci::Hook>>, state: &oci::State) -
         .flatten()
         .enumerate()
         .filter_map(|(index, hook)| {
-            let error = run_one(hook, state).err()?;
-            Some(format!("{kind} hook #{index} ({}): {error:#}", hook.path().display()))
+            let error = run_one(hook, state, Some(state.bundle())).err()?;
+            let path = hook.path().display();
+            Some(format!("error running {kind} hook #{index}: {path}: {error:#}"))
         })
         .collect()
 }
 
-fn run_one(hook: &oci::Hook, state: &oci::State) -> Result<()> {
+fn run_one(hook: &oci::Hook, state: &oci::State, directory: Option<&Path>) -> Result<()> {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(hook.path());
     let mut args = hook.args().iter().flatten();
     if let Some(name) = args.next() {
         command.arg0(name);
+    }
+    if let Some(directory) = directory {
+        command.current_dir(directory);
     }
     // Only what the hook was given: nothing of the engine's or the image's environment.
     command.args(args).env_clear();

@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use oci_spec::runtime as oci;
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Uid, chownat,
     fstatfs, openat, openat2, statat,
 };
 use rustix::mount::{MountAttrFlags, UnmountFlags, mount_bind_recursive, unmount};
 use rustix::process::{chdir, pivot_root, setsid};
-use sysbox_kernel::mount::{attach, clone_tree, new_mount};
+use sysbox_kernel::mount::{Attributes, attach, clone_tree, new_mount, set_attributes};
 use sysbox_kernel::ns::{UnshareFlags, unshare};
 use sysbox_kernel::process::{
     close_all_but, exit_now, keep_over_exec, new_session_keyring, reset_signals,
@@ -22,7 +23,7 @@ use sysbox_seccomp::Program;
 use super::channel::Channel;
 use super::console::Console;
 use super::process::{become_root_inside, prepare};
-use super::tree;
+use super::{hooks, tree};
 use crate::plan::{MountPlan, Plan, Source};
 
 /// What init is given.
@@ -35,37 +36,44 @@ pub struct Init<'a> {
     pub start: BorrowedFd<'a>,
     /// Descriptors 3 to 3 + n - 1 stay open over exec (`--preserve-fds`).
     pub preserved_fds: u32,
+    /// A session keyring of its own is made.
+    pub new_keyring: bool,
+    /// `hooks` of the spec; those are run here that belong into the container's namespaces.
+    pub hooks: Option<&'a oci::Hooks>,
+    /// The container's state for them, without init's pid.
+    pub state: oci::State,
 }
 
 impl Init<'_> {
     /// Runs until the program replaces it; ends the process otherwise.
-    pub fn run(self, channel: Channel) -> ! {
+    pub fn run(mut self, channel: Channel) -> ! {
         if let Err(error) = self.steps(&channel) {
             channel.send_error(&error);
         }
         exit_now(1)
     }
 
-    fn steps(&self, channel: &Channel) -> Result<()> {
+    fn steps(&mut self, channel: &Channel) -> Result<()> {
         // The runtime's other descriptors (its connection to the manager!) must not live on here.
         close_all_but(self.preserved_fds, &[channel.as_fd(), self.start])?;
-        channel.expect("go")?;
+        let pid = channel.expect("go")?;
+        self.state.set_pid(pid.parse().ok());
         reset_signals();
         become_root_inside()?;
         // This copy is what locks the host side's mounts: see `tree`.
         unshare(UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP)
             .context("make the mount and cgroup namespaces")?;
+        let create_container = self.hooks.and_then(|h| h.create_container().as_ref());
+        hooks::run("createContainer", create_container, &self.state, None)?;
         enter_root().context("make the tree the root file system")?;
-        match new_session_keyring() {
-            // A kernel without keys, or an outer seccomp filter.
-            Ok(()) => {}
-            Err(e) if matches!(e.raw_os_error(), Some(1 | 38)) => {}
-            Err(e) => return Err(e).context("make a session keyring"),
+        if self.new_keyring {
+            own_keyring()?;
         }
         setsid().context("make a session")?;
         for mount in self.plan.mounts.iter().filter(|m| m.made_by_init()) {
             mount_own(mount).with_context(|| format!("mount {}", mount.destination.display()))?;
         }
+        self.propagation()?;
         if self.plan.terminal {
             self.console(channel)?;
         }
@@ -79,10 +87,41 @@ impl Init<'_> {
         channel.send("ready", "")?;
         // From here on the runtime may be gone; `start` is the next to speak.
         wait_for_start(self.start)?;
-        let error = prepared.exec();
+        let error = match self.start_container() {
+            Ok(()) => prepared.exec(),
+            Err(e) => e,
+        };
         // Nobody waits on the channel any more: the engine reads the container's stderr.
         eprintln!("{error:#}");
         exit_now(if format!("{error:#}").contains("No such file") { 127 } else { 126 })
+    }
+
+    fn start_container(&mut self) -> Result<()> {
+        self.state.set_status(oci::ContainerState::Created);
+        let start_container = self.hooks.and_then(|h| h.start_container().as_ref());
+        hooks::run("startContainer", start_container, &self.state, None)
+    }
+
+    /// Propagation that could not be set before: the copy of the mount namespace makes every shared
+    /// mount a slave of the host's, so it is shared anew, among the container's own namespaces; and
+    /// an unbindable mount would not have come along when the tree was bound onto itself.
+    fn propagation(&self) -> Result<()> {
+        let root = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+        let set = |fd: BorrowedFd<'_>, kind, recursive| {
+            let propagation = Attributes { propagation: Some(kind), ..Attributes::default() };
+            set_attributes(fd, propagation, recursive)
+        };
+        for mount in &self.plan.mounts {
+            let Some((kind, recursive)) = mount.late_propagation else { continue };
+            let what = || format!("set the propagation of {}", mount.destination.display());
+            let target = tree::find(root.as_fd(), &mount.destination)?.with_context(what)?;
+            set(target.as_fd(), kind, recursive).with_context(what)?;
+        }
+        if let Some((kind, recursive)) = self.plan.root_propagation {
+            set(root.as_fd(), kind, recursive)
+                .context("set the propagation of the root (linux.rootfsPropagation)")?;
+        }
+        Ok(())
     }
 
     fn console(&self, channel: &Channel) -> Result<()> {
@@ -135,6 +174,14 @@ impl Init<'_> {
                 .with_context(|| format!("write {value:?} to /proc/{path} (linux.sysctl)"))?;
         }
         Ok(())
+    }
+}
+
+fn own_keyring() -> Result<()> {
+    match new_session_keyring() {
+        // A kernel without keys, or an outer seccomp filter.
+        Err(e) if matches!(e.raw_os_error(), Some(1 | 38)) => Ok(()),
+        other => other.context("make a session keyring"),
     }
 }
 

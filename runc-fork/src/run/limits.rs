@@ -5,10 +5,12 @@ use std::fs;
 use anyhow::{Context, Result};
 use oci_spec::runtime as oci;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
+use rustix::thread::{CpuSet, sched_setaffinity};
 use sysbox_cgroups::{Cgroup, device_rules};
+use sysbox_kernel::schedule::{set_io_priority, set_scheduling};
 
 use crate::log;
-use crate::plan::{Plan, ProcessPlan};
+use crate::plan::{Plan, ProcessPlan, Schedule};
 
 /// Makes the container's cgroup and sets its limits.
 pub fn create_cgroup(cgroup: &Cgroup, spec: &oci::Spec) -> Result<()> {
@@ -44,6 +46,28 @@ pub fn apply_to_process(pid: i32, process: &ProcessPlan) -> Result<()> {
     }
     if let Some(score) = process.oom_score_adj {
         set_oom_score(pid, score)?;
+    }
+    apply_schedule(pid, &process.schedule)
+}
+
+/// With the host's rights, which scheduling in real time and the like need.
+fn apply_schedule(pid: i32, wanted: &Schedule) -> Result<()> {
+    let lists = [("initial", &wanted.initial_cpus), ("final", &wanted.final_cpus)];
+    for (name, list) in lists {
+        let Some(list) = list else { continue };
+        let mut set = CpuSet::new();
+        for cpu in list.iter().filter(|cpu| (**cpu as usize) < CpuSet::MAX_CPU) {
+            set.set(*cpu as usize);
+        }
+        sched_setaffinity(Pid::from_raw(pid), &set)
+            .with_context(|| format!("set the CPUs {list:?} (process.execCPUAffinity.{name})"))?;
+    }
+    if let Some(scheduler) = &wanted.scheduler {
+        set_scheduling(pid, scheduler)
+            .with_context(|| format!("set {scheduler:?} (process.scheduler)"))?;
+    }
+    if let Some(priority) = wanted.io_priority {
+        set_io_priority(pid, priority).context("set the I/O priority (process.ioPriority)")?;
     }
     Ok(())
 }

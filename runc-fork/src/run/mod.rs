@@ -2,14 +2,18 @@
 
 pub mod channel;
 pub mod console;
+mod copy_up;
 pub mod create;
 pub mod delete;
 pub mod exec;
 pub mod foreground;
 pub mod hooks;
 pub mod init;
+pub mod labels;
 pub mod limits;
 pub mod namespaces;
 pub mod process;
+mod stage;
 pub mod start;
+mod subcgroup;
 pub mod tree;

@@ -41,7 +41,7 @@ pub fn launch(
     namespaces: &Namespaces,
     userns: BorrowedFd<'_>,
     entrance: &Entrance,
-    init: impl FnOnce(Channel) -> (),
+    init: impl FnOnce(Channel),
 ) -> Result<Launched> {
     let joined = open_joined(namespaces)?;
     let (ours, theirs) = Channel::pair()?;

@@ -18,9 +18,11 @@ use rustix::thread::{
     set_thread_res_uid,
 };
 use sysbox_kernel::process::execve;
+use sysbox_kernel::schedule::{set_memory_policy, set_personality};
 use sysbox_seccomp::Program;
 
 use super::channel::Channel;
+use super::labels;
 use crate::plan::ProcessPlan;
 
 /// Where a shell looks when the environment has no PATH.
@@ -59,6 +61,7 @@ pub fn prepare(
         env.retain(|e| !e.to_bytes().starts_with(b"HOME="));
         env.push(CString::new(format!("HOME={}", home_of(plan.uid)))?);
     }
+    inherit_over_exec(plan)?;
     drop_bounding_set(plan.capabilities.bounding)?;
     if plan.no_new_privileges {
         set_no_new_privs(true).context("set no_new_privs")?;
@@ -76,6 +79,7 @@ pub fn prepare(
     let path = find_executable(plan)?;
     apply_capabilities(plan)?;
     set_keep_capabilities(false)?;
+    labels::apply(plan)?;
     if plan.no_new_privileges {
         filter(program, channel)?;
     }
@@ -88,6 +92,18 @@ impl Prepared {
         let error = execve(&self.path, &self.args, &self.env);
         anyhow!("exec {:?}: {error}", self.path)
     }
+}
+
+/// What only the process itself can set and execve(2) keeps.
+fn inherit_over_exec(plan: &ProcessPlan) -> Result<()> {
+    if let Some(domain) = plan.schedule.personality {
+        set_personality(domain).context("set the execution domain (linux.personality)")?;
+    }
+    if let Some(policy) = &plan.schedule.memory_policy {
+        set_memory_policy(policy.mode, &policy.nodes)
+            .context("set the memory policy (linux.memoryPolicy)")?;
+    }
+    Ok(())
 }
 
 /// Installs the filter and hands its listener to the manager by way of the runtime.

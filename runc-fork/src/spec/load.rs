@@ -112,6 +112,7 @@ fn typed<T: DeserializeOwned>(json: Value, path: &Path) -> Result<T, Error> {
 /// Capabilities that this build has no name for are left out, as runc does: an engine may be newer
 /// than its runtime.
 fn tolerate_process(process: &mut Value, prefix: &str, warnings: &mut Vec<String>) {
+    tolerate_scheduler(process);
     let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) else {
         return;
     };
@@ -131,6 +132,19 @@ fn tolerate_process(process: &mut Value, prefix: &str, warnings: &mut Vec<String
             }
             keep
         });
+    }
+}
+
+/// The spec's names of two flags of the scheduler are not those that its types have.
+fn tolerate_scheduler(process: &mut Value) {
+    let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
+    for flag in flags.into_iter().flatten() {
+        let other = match flag.as_str() {
+            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
+            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
+            _ => continue,
+        };
+        *flag = other.into();
     }
 }
 

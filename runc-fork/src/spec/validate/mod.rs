@@ -8,6 +8,7 @@ mod mounts;
 mod namespaces;
 mod process;
 mod sysctl;
+mod unsupported;
 
 use std::path::Path;
 
@@ -47,7 +48,8 @@ pub fn validate(
     }
     mappings::check(linux)?;
     mounts::check(spec, linux)?;
-    sysctl::check(linux)
+    sysctl::check(linux)?;
+    unsupported::check(spec, linux)
 }
 
 /// gethostname(2): at most 64 bytes.
@@ -133,7 +135,16 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_by_name() {
         type Change = fn(&mut Value);
-        let rows: [(Change, &str); 33] = [
+        let rows: [(Change, &str); 36] = [
+            (|s| s["linux"]["intelRdt"] = json!({"closID": "a"}), "linux.intelRdt: "),
+            (|s| s["linux"]["netDevices"] = json!({"eth9": {}}), "linux.netDevices: "),
+            (
+                |s| {
+                    s["linux"]["seccomp"] =
+                        json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/s"})
+                },
+                "linux.seccomp.listenerPath: ",
+            ),
             (|s| s["process"] = Value::Null, "process: is missing"),
             (|s| s["process"]["args"] = json!([]), "process.args: is empty"),
             (|s| s["process"]["args"] = json!([""]), "process.args[0]: is empty"),

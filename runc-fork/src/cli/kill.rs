@@ -1,63 +1,29 @@
-//! create, start, run, delete, kill, pause, resume.
+//! `kill`: a signal to init, or with `--all` to every process.
 
 use anyhow::{Context, Result, bail, ensure};
+use clap::Args;
 use sysbox_kernel::ns::pidfd;
 use sysbox_kernel::process::send_signal;
 
-use super::args::{CreateArgs, Global, KillArgs, RunArgs};
-use crate::run::create::Request;
-use crate::run::{create, delete as run_delete, foreground, start as run_start};
+use super::Global;
 use crate::spec::InitSystem;
-use crate::state::{Directory, State, Status, is_alive};
+use crate::state::{Directory, State, is_alive};
 
-/// `create`
-pub fn create(global: &Global, args: &CreateArgs) -> Result<()> {
-    create::create(&request(global, args)).map(drop)
+/// send the specified signal (default: SIGTERM) to the container's init process
+#[derive(Args, Debug)]
+pub struct KillArgs {
+    /// send the specified signal to all processes inside the container
+    #[arg(short, long)]
+    pub all: bool,
+    /// container id
+    pub id: String,
+    /// signal, by name or number
+    #[arg(default_value = "TERM")]
+    pub signal: String,
 }
 
-fn request(global: &Global, args: &CreateArgs) -> Request {
-    Request {
-        root: global.root.clone(),
-        id: args.id.clone(),
-        bundle: args.bundle.clone(),
-        console_socket: args.console_socket.clone(),
-        pid_file: args.pid_file.clone(),
-        preserve_fds: args.preserve_fds,
-        systemd_cgroup: global.systemd_cgroup,
-    }
-}
-
-/// `start`
-pub fn start(global: &Global, id: &str) -> Result<()> {
-    run_start::start(&Directory::new(&global.root, id)?)
-}
-
-/// `run`: create, start, wait, delete.
-pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
-    let directory = Directory::new(&global.root, &args.create.id)?;
-    let state = create::create(&request(global, &args.create))?;
-    let init = pidfd(state.init.pid).context("open a pidfd of init")?;
-    if let Err(e) = run_start::start(&directory) {
-        run_delete::delete(&directory, &state.id, true)?;
-        return Err(e);
-    }
-    if args.detach {
-        return Ok(0);
-    }
-    let code = foreground::wait(&init)?;
-    if !args.keep {
-        run_delete::delete(&directory, &state.id, true)?;
-    }
-    Ok(code)
-}
-
-/// `delete`
-pub fn delete(global: &Global, id: &str, force: bool) -> Result<()> {
-    run_delete::delete(&Directory::new(&global.root, id)?, id, force)
-}
-
-/// `kill`
-pub fn kill(global: &Global, args: &KillArgs) -> Result<()> {
+/// Runs the command.
+pub fn run(global: &Global, args: &KillArgs) -> Result<()> {
     let directory = Directory::new(&global.root, &args.id)?;
     let state = directory.load()?;
     let number = signal(&args.signal)?;
@@ -89,28 +55,6 @@ fn stop_signal(state: &State, number: i32) -> i32 {
     let init = state.annotations.get("io.sysbox.init-system");
     let init = init.and_then(|name| InitSystem::from_name(name));
     if number == TERM { init.and_then(InitSystem::stop_signal).unwrap_or(number) } else { number }
-}
-
-/// `pause`
-pub fn pause(global: &Global, id: &str) -> Result<()> {
-    let directory = Directory::new(&global.root, id)?;
-    let _lock = directory.lock()?;
-    let state = directory.load()?;
-    match state.status(&directory) {
-        Status::Running | Status::Created => Ok(state.cgroup.freeze()?),
-        other => bail!("container not running: {}", other.as_str()),
-    }
-}
-
-/// `resume`
-pub fn resume(global: &Global, id: &str) -> Result<()> {
-    let directory = Directory::new(&global.root, id)?;
-    let _lock = directory.lock()?;
-    let state = directory.load()?;
-    match state.status(&directory) {
-        Status::Paused => Ok(state.cgroup.thaw()?),
-        _ => bail!("container not paused"),
-    }
 }
 
 /// A signal by number, or by name with or without SIG.

@@ -1,0 +1,36 @@
+//! `pause` and `resume`.
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use super::Global;
+use crate::state::{Directory, Status};
+
+/// `pause` and `resume`
+#[derive(Args, Debug)]
+pub struct PauseArgs {
+    /// container id
+    pub id: String,
+}
+
+/// Freezes every process of the container.
+pub fn pause(global: &Global, args: &PauseArgs) -> Result<()> {
+    let directory = Directory::new(&global.root, &args.id)?;
+    let _lock = directory.lock()?;
+    let state = directory.load()?;
+    match state.status(&directory) {
+        Status::Running | Status::Created => Ok(state.cgroup.freeze()?),
+        other => bail!("container not running: {}", other.as_str()),
+    }
+}
+
+/// Lets a paused container go on.
+pub fn resume(global: &Global, args: &PauseArgs) -> Result<()> {
+    let directory = Directory::new(&global.root, &args.id)?;
+    let _lock = directory.lock()?;
+    let state = directory.load()?;
+    match state.status(&directory) {
+        Status::Paused => Ok(state.cgroup.thaw()?),
+        _ => bail!("container not paused"),
+    }
+}

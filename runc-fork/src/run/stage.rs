@@ -1,0 +1,53 @@
+//! Bind mounts with ID mappings of their own (`mounts[].uidMappings`, `gidMappings`): their sources
+//! are mapped before the tree is built, on a place that only the builder sees, and the tree then
+//! takes them from there like any other directory.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use sysbox_ipc::paths;
+use sysbox_kernel::mount::{attach, clone_tree, idmap};
+use sysbox_kernel::ns::user_namespace;
+
+use crate::plan::{Ids, MountPlan, Source};
+
+/// Replaces the source of each such mount by its mapped clone. The caller is in the builder's
+/// private mount namespace.
+pub fn map_by_own_ids(mounts: &mut [MountPlan]) -> Result<()> {
+    for (index, mount) in mounts.iter_mut().enumerate() {
+        let (Source::Bind(source), Some(ids)) = (&mount.source, &mount.own_ids) else { continue };
+        let recursive = mount.options.idmap.unwrap_or(mount.options.recursive);
+        let place = map(source, ids, (mount.options.recursive, recursive), index)
+            .with_context(|| format!("mount {}", mount.destination.display()))?;
+        mount.source = Source::Bind(place);
+        mount.skip_idmap = true;
+    }
+    Ok(())
+}
+
+/// Clones `source` (with what is mounted below it), maps it (and what is below), and attaches the
+/// clone to the stage.
+fn map(source: &Path, ids: &Ids, (tree, map_tree): (bool, bool), index: usize) -> Result<PathBuf> {
+    let userns = user_namespace(&ids.uids, &ids.gids)
+        .context("make a user namespace of the mount's uidMappings and gidMappings")?;
+    let opened = openat(CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .with_context(|| format!("open the source {}", source.display()))?;
+    let directory = FileType::from_raw_mode(fstat(&opened)?.st_mode) == FileType::Directory;
+    let clone = clone_tree(&opened, Path::new(""), tree && directory)
+        .with_context(|| format!("clone the source {}", source.display()))?;
+    idmap(clone.as_fd(), &userns, map_tree && directory).with_context(|| {
+        format!("ID-map the source {}: can its file system be ID-mapped?", source.display())
+    })?;
+    let place = paths::run_dir().join("stage").join(format!("mapped-{index}"));
+    let made = if directory {
+        std::fs::create_dir(&place)
+    } else {
+        std::fs::File::create(&place).map(drop)
+    };
+    made.with_context(|| format!("make {}", place.display()))?;
+    let target: OwnedFd = openat(CWD, &place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    attach(&clone, &target).context("attach the mapped clone")?;
+    Ok(place)
+}
