@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::layout::Layout;
+use crate::layout::{Layout, Mount};
 use crate::path::{self, Wanted};
 
 /// Who makes the container's cgroup.
@@ -64,7 +64,8 @@ impl Cgroup {
     /// `slice:prefix:name`, which is the scope `prefix-name.scope` in nested slices.
     ///
     /// # Errors
-    /// [`Error::BadPath`]; [`Error::NoHierarchy`] for a layout without any hierarchy.
+    /// [`Error::BadPath`]; [`Error::NoHierarchy`] for a layout without any hierarchy;
+    /// [`Error::Systemd`] for that driver on a host that has controllers in v1.
     pub fn plan_with(
         driver: Driver,
         layout: &Layout,
@@ -75,9 +76,18 @@ impl Cgroup {
             Driver::Cgroupfs => path::wanted(cgroups_path, id)?,
             Driver::Systemd => Wanted::FromRoot(path::systemd(cgroups_path, id)?),
         };
+        if driver == Driver::Systemd && !layout.is_pure_v2() {
+            let reason = "this host has controllers in cgroup v1 hierarchies: set \
+                          native.cgroupdriver=cgroupfs in the engine (leave out --systemd-cgroup), or \
+                          boot with systemd.unified_cgroup_hierarchy=1";
+            return Err(Error::Systemd { reason: reason.to_owned() });
+        }
+        // A named v1 hierarchy beside a unified one that has all controllers is not systemd's.
+        let ours = |mount: &&Mount| driver == Driver::Cgroupfs || mount.controllers.is_none();
         let hierarchies: Vec<_> = layout
             .mounts()
             .iter()
+            .filter(ours)
             .map(|mount| {
                 let start = match (&wanted, &mount.controllers) {
                     (Wanted::FromRoot(_), _) => Path::new(""),
@@ -141,7 +151,6 @@ impl Cgroup {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::layout::Mount;
 
     fn layout() -> Layout {
         let mount = |controllers: Option<&[&str]>, root: &str, own: &str| Mount {
@@ -174,11 +183,20 @@ mod tests {
     }
 
     #[test]
-    fn systemd_is_below_the_roots() {
+    fn systemd_is_below_the_root_of_a_pure_v2_host() {
         let path = Some("a-b.slice:docker:ID");
-        let cgroup = Cgroup::plan_with(Driver::Systemd, &layout(), path, "ID").unwrap();
-        let dir = Path::new("/c/unified/a.slice/a-b.slice/docker-ID.scope");
-        assert_eq!(cgroup.unified(), Some(dir));
+        let mount = |controllers: Option<&str>, root: &str| Mount {
+            controllers: controllers.map(|name| vec![name.to_owned()]),
+            root: root.into(),
+            own: PathBuf::new(),
+        };
+        let pure = Layout::from_mounts(vec![mount(None, "/c"), mount(Some("name=x"), "/x")]);
+        let cgroup = Cgroup::plan_with(Driver::Systemd, &pure, path, "ID").unwrap();
+        assert_eq!(cgroup.unified(), Some(Path::new("/c/a.slice/a-b.slice/docker-ID.scope")));
+        assert_eq!(cgroup.hierarchies().len(), 1);
+
+        let error = Cgroup::plan_with(Driver::Systemd, &layout(), path, "ID").unwrap_err();
+        assert!(error.to_string().contains("native.cgroupdriver=cgroupfs"), "{error}");
     }
 
     #[test]

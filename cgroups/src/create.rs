@@ -4,10 +4,13 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use oci_spec::runtime::LinuxResources;
+
 use crate::cgroup::{Cgroup, Driver, Hierarchy};
 use crate::error::{Context, Error, Result};
 use crate::file;
 use crate::procs;
+use crate::systemd::{self, Placeholder};
 
 impl Cgroup {
     /// Makes the container's directory, and missing ones above it, in every hierarchy.
@@ -21,13 +24,12 @@ impl Cgroup {
     ///
     /// An existing directory is taken over if nothing runs in it.
     ///
+    /// This is for the cgroupfs driver; [`Cgroup::create_with`] is for both.
+    ///
     /// # Errors
     /// [`Error::InUse`] when something runs there; [`Error::Io`] otherwise. What was made by the
     /// failed call is removed again.
     pub fn create(&self) -> Result<()> {
-        if self.driver == Driver::Systemd {
-            return Err(systemd_refusal());
-        }
         let mut made = Vec::new();
         let result =
             self.hierarchies.iter().try_for_each(|hierarchy| create_in(hierarchy, &mut made));
@@ -39,6 +41,35 @@ impl Cgroup {
         }
         result
     }
+
+    /// Makes the cgroup of container `id` by the driver that it was planned for: as
+    /// [`Cgroup::create`], or by having systemd start a scope with the `limits` that systemd manages.
+    /// Either way all limits are still to be set by [`Cgroup::apply`].
+    ///
+    /// Keep the placeholder until the container's first process is in the cgroup.
+    ///
+    /// # Errors
+    /// As [`Cgroup::create`], and [`Error::Systemd`]. What was made by the failed call is removed
+    /// again.
+    pub fn create_with(&self, id: &str, limits: &LinuxResources) -> Result<Placeholder> {
+        match self.driver {
+            Driver::Cgroupfs => self.create().map(|()| Placeholder::none()),
+            Driver::Systemd => {
+                let placeholder = systemd::start(self, id, limits)?;
+                for hierarchy in &self.hierarchies {
+                    enable_controllers_above(hierarchy);
+                }
+                Ok(placeholder)
+            }
+        }
+    }
+}
+
+/// Switches on what systemd does not know of (hugetlb, rdma), from the root down.
+fn enable_controllers_above(hierarchy: &Hierarchy) {
+    let above = hierarchy.dir.ancestors().skip(1);
+    let above: Vec<_> = above.take_while(|dir| dir.starts_with(&hierarchy.root)).collect();
+    above.into_iter().rev().for_each(enable_controllers);
 }
 
 fn create_in(hierarchy: &Hierarchy, made: &mut Vec<PathBuf>) -> Result<()> {
@@ -107,19 +138,6 @@ fn inherit(parent: &Path, dir: &Path, name: &str) -> io::Result<()> {
     file::write(dir, name, value.trim())
 }
 
-fn systemd_refusal() -> Error {
-    // sd_booted(3): this directory exists if and only if systemd is the init system.
-    let booted = Path::new("/run/systemd/system").is_dir();
-    let reason = if booted {
-        "making scopes is not supported yet: set native.cgroupdriver=cgroupfs in the engine, or \
-         leave out --systemd-cgroup"
-    } else {
-        "systemd does not run on this host (no /run/systemd/system): use the cgroupfs driver \
-         (leave out --systemd-cgroup)"
-    };
-    Error::Systemd { reason: reason.to_owned() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -171,16 +189,5 @@ mod tests {
         let error = cgroup.create().unwrap_err();
         assert!(error.to_string().contains("bad/docker/ID"), "{error}");
         assert!(!good.join("docker").exists());
-    }
-
-    #[test]
-    fn systemd_driver_is_refused_with_the_remedy() {
-        let layout = Layout::from_mounts(vec![Mount {
-            controllers: None,
-            root: "/nowhere".into(),
-            own: PathBuf::new(),
-        }]);
-        let cgroup = Cgroup::plan_with(Driver::Systemd, &layout, None, "ID").unwrap();
-        assert!(cgroup.create().unwrap_err().to_string().contains("cgroupfs"));
     }
 }

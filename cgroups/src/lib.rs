@@ -18,9 +18,9 @@
 //!
 //! 1. [`Layout::detect`] says which hierarchies this host has and where;
 //! 2. [`Cgroup::plan`] turns `cgroupsPath` into directories (pure);
-//! 3. [`Cgroup::create`], [`Cgroup::apply`], [`Cgroup::delegate`], then [`Cgroup::entrance`] (a new
-//!    process enters by itself, which is fast) or [`Cgroup::attach`] (any process is moved);
-//! 4. [`Cgroup::attach_exec`], [`Cgroup::freeze`], [`Cgroup::stats`], ... while it lives; a
+//! 3. [`Cgroup::create_with`], [`Cgroup::apply`], [`Cgroup::delegate`], then [`Cgroup::entrance`] (a
+//!    new process enters by itself, which is fast) or [`Cgroup::attach`] (any process is moved);
+//! 4. [`Cgroup::attach_exec`], [`Cgroup::freeze`], [`Cgroup::update`], ... while it lives; a
 //!    [`Cgroup`] is kept in the runtime's state file, so a later command finds the same directories;
 //! 5. [`Cgroup::kill_all`] and [`Cgroup::remove`].
 //!
@@ -42,6 +42,7 @@ mod path;
 mod procs;
 mod remove;
 pub mod stats;
+mod systemd;
 mod tree;
 
 pub use cgroup::{Cgroup, Driver, Hierarchy};
@@ -50,3 +51,4 @@ pub use entrance::Entrance;
 pub use error::{Error, Result};
 pub use layout::{Layout, Mount};
 pub use stats::Stats;
+pub use systemd::Placeholder;

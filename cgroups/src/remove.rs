@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Driver};
 use crate::error::{Context, Result};
-use crate::{file, tree};
+use crate::{file, systemd, tree};
 
 /// How long a directory may stay busy: dying processes keep theirs until they are reaped.
 const DEADLINE: Duration = Duration::from_secs(5);
@@ -20,12 +20,19 @@ impl Cgroup {
     /// first. The directories above stay. What is not there counts as removed; the processes must
     /// have been ended before ([`Cgroup::kill_all`]), but may still be dying.
     ///
+    /// With the systemd driver the scope is stopped before, if systemd has not yet found that it is
+    /// empty.
+    ///
     /// # Errors
     /// [`crate::Error::Io`], `EBUSY` above all, when a directory is still in use after five seconds.
-    /// The other hierarchies are cleaned all the same.
+    /// The other hierarchies are cleaned all the same. [`crate::Error::Systemd`] when the scope
+    /// cannot be stopped; the directory is removed all the same.
     pub fn remove(&self) -> Result<()> {
+        let mut result = match self.driver {
+            Driver::Cgroupfs => Ok(()),
+            Driver::Systemd => systemd::stop(self),
+        };
         let deadline = Instant::now() + DEADLINE;
-        let mut result = Ok(());
         for hierarchy in &self.hierarchies {
             let dir = &hierarchy.dir;
             // A state file can be wrong; the root of a hierarchy is never a container's.

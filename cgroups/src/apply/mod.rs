@@ -19,10 +19,11 @@ use std::path::Path;
 
 use oci_spec::runtime::LinuxResources;
 
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Driver};
 use crate::devices;
 use crate::error::{Context, Error, Result};
 use crate::file;
+use crate::systemd;
 use setting::{Setting, write_all};
 
 /// Turns the fields of one controller into settings.
@@ -59,6 +60,24 @@ const CONTROLLERS: [Controller; 9] = [
     },
 ];
 
+/// The limits of a host with v2 alone, as `(file, value)`; of a file with several names, each.
+pub(crate) fn unified_settings(resources: &LinuxResources) -> Result<Vec<(String, String)>> {
+    let mut pairs = Vec::new();
+    for controller in &CONTROLLERS {
+        for setting in (controller.plan_v2)(resources)? {
+            let mut next = Some(Box::new(setting));
+            while let Some(setting) = next {
+                pairs.extend(setting.files.into_iter().map(|file| (file, setting.value.clone())));
+                next = setting.otherwise;
+            }
+        }
+    }
+    let mut unified: Vec<_> = resources.unified().iter().flatten().collect();
+    unified.sort();
+    pairs.extend(unified.into_iter().map(|(file, value)| (file.clone(), value.clone())));
+    Ok(pairs)
+}
+
 impl Cgroup {
     /// Sets the limits of `resources`, at creation or as an update. Fields that are absent (or
     /// zero, which engines send for "not given") are left as they are; `-1` means no limit.
@@ -92,6 +111,18 @@ impl Cgroup {
         }
         let unified = resources.unified().iter().flatten();
         unified::write(self, unified)
+    }
+
+    /// [`Cgroup::apply`] for a container that runs: with the systemd driver, systemd is told first, so
+    /// that it does not put back the limits that it knows from before.
+    ///
+    /// # Errors
+    /// As [`Cgroup::apply`], and [`Error::Systemd`].
+    pub fn update(&self, resources: &LinuxResources) -> Result<()> {
+        if self.driver() == Driver::Systemd {
+            systemd::update(self, resources)?;
+        }
+        self.apply(resources)
     }
 
     /// Controllers of the container's v2 directory, as the kernel lists them.
