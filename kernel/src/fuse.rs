@@ -45,11 +45,7 @@ pub struct MountOptions<'a> {
 /// # Errors
 /// `ENOENT` or `ENODEV` where the kernel has no FUSE (module `fuse` not loaded).
 pub fn open_device() -> io::Result<OwnedFd> {
-    Ok(rustix::fs::open(
-        "/dev/fuse",
-        OFlags::RDWR | OFlags::CLOEXEC,
-        Mode::empty(),
-    )?)
+    Ok(rustix::fs::open("/dev/fuse", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?)
 }
 
 /// Makes a file system that is served through `device` and returns it as a detached mount (nosuid,
@@ -71,22 +67,12 @@ pub fn mount(device: BorrowedFd<'_>, options: &MountOptions<'_>) -> io::Result<O
     let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV
         | MountAttrFlags::MOUNT_ATTR_NOEXEC;
-    Ok(fsmount(
-        &context,
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        attributes,
-    )?)
+    Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
 /// Attaches a detached mount at the directory `target`.
 pub fn attach(mount: BorrowedFd<'_>, target: &Path) -> io::Result<()> {
-    Ok(move_mount(
-        mount,
-        "",
-        CWD,
-        target,
-        MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-    )?)
+    Ok(move_mount(mount, "", CWD, target, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?)
 }
 
 /// The greeting (`FUSE_INIT`) of a kernel that offers exactly `flags` (bits as in `InitFlags`).
@@ -115,11 +101,7 @@ pub fn replace(slot: BorrowedFd<'_>, with: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: both numbers are open descriptors for the whole call because they are borrowed; the
     // slot stays open, so its owner still owns exactly one descriptor of that number.
     let result = unsafe { libc::dup3(with.as_raw_fd(), slot.as_raw_fd(), libc::O_CLOEXEC) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Asks the kernel to queue again every request that was read from this connection and not
@@ -154,11 +136,7 @@ pub fn keep_large_buffers_lazy() {
 pub fn passed_descriptor(number: i32) -> io::Result<OwnedFd> {
     use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_open};
     let this_process = pidfd_open(getpid(), PidfdFlags::empty())?;
-    Ok(pidfd_getfd(
-        this_process.as_fd(),
-        number,
-        PidfdGetfdFlags::empty(),
-    )?)
+    Ok(pidfd_getfd(this_process.as_fd(), number, PidfdGetfdFlags::empty())?)
 }
 
 #[cfg(test)]

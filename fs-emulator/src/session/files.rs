@@ -1,192 +1,50 @@
 //! Answers the kernel's requests for the emulated files.
 //!
-//! Nothing here may block on a container: a request is answered from the daemon's memory, from
-//! cgroup files and from the host's own /proc, and by whichever thread took it.
+//! What takes time goes through the [lines](super::line), everything else is answered by whichever
+//! thread took the request.
 
 use std::ffi::OsStr;
 use std::io;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
-    KernelConfig, LockOwner, OpenAccMode, OpenFlags, PollEvents, PollFlags, PollNotifier,
-    ReplyAttr, ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyPoll, ReplyWrite,
-    Request, WriteFlags,
+    Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, ReplyAttr, ReplyData,
+    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyPoll, ReplyWrite, Request, WriteFlags,
 };
 
-use super::inode::{Node, ROOT, Tree};
-use super::texts::Texts;
-use crate::container::Container;
-use crate::containers::{Containers, WriteError};
-use crate::settings::{self, Refusal, Setting};
-use crate::table::{Row, Source};
-use crate::view::View;
-use crate::view::host::{Host, boottime};
+use super::desk::Desk;
+use super::inode::{Node, ROOT};
+use super::line::Lines;
 
 /// How long the kernel may keep names and attributes: they never change, and a container's number
 /// is never used again.
 const TTL: Duration = Duration::from_secs(24 * 3600);
 /// What is used of a FUSE connection where the kernel offers it.
-/// Longest mount table that is read to see whether a setting may be written; in a longer one it may
-/// not.
-const LONGEST_MOUNT_TABLE: u64 = 8 << 20;
+const WANTED: InitFlags = InitFlags::FUSE_PARALLEL_DIROPS.union(InitFlags::FUSE_HAS_RESEND);
 /// Longest write that is taken at once; a setting is one line.
 const LONGEST_WRITE: u32 = 4096;
-const WANTED: InitFlags = InitFlags::FUSE_PARALLEL_DIROPS.union(InitFlags::FUSE_HAS_RESEND);
 
 /// The emulated files of all containers.
 #[derive(Debug)]
 pub struct Files {
-    host: Arc<Host>,
-    containers: Arc<Containers>,
-    tree: Arc<Tree>,
-    texts: Texts,
+    desk: Arc<Desk>,
+    lines: Lines,
     agreed: Arc<OnceLock<u64>>,
 }
 
 impl Files {
-    /// The files of these containers. When the connection with the kernel is up, `agreed` holds the
-    /// flags that both sides agreed on.
-    pub fn new(
-        host: Arc<Host>,
-        containers: Arc<Containers>,
-        tree: Arc<Tree>,
-        agreed: Arc<OnceLock<u64>>,
-    ) -> Self {
-        // The clock since boot goes by far faster than files are opened, so handles are new.
-        Self { host, containers, tree, texts: Texts::new(boottime()), agreed }
+    /// The files that `desk` answers for. When the connection with the kernel is up, `agreed` holds
+    /// the flags that both sides agreed on.
+    pub fn new(desk: Desk, lines: Lines, agreed: Arc<OnceLock<u64>>) -> Self {
+        Self { desk: Arc::new(desk), lines, agreed }
     }
 
-    /// The node of an inode number, if its container is served.
-    fn node(&self, ino: INodeNo) -> Option<Node<'_>> {
-        let node = self.tree.node(ino.0)?;
-        match node {
-            Node::Root => {}
-            Node::Directory { key, .. } | Node::File { key, .. } => {
-                self.containers.get(key)?;
-            }
-        }
-        Some(node)
-    }
-
-    /// The name `name` in the directory `parent`.
-    fn child(&self, parent: INodeNo, name: &str) -> Option<Node<'_>> {
-        match self.node(parent)? {
-            Node::Root => {
-                let key: u32 = name.parse().ok()?;
-                // One spelling only: "7", not "07" or "+7".
-                self.containers.get(key).filter(|_| key.to_string() == name)?;
-                Some(self.tree.container(key))
-            }
-            Node::Directory { key, directory } => self.tree.child(key, directory, name),
-            Node::File { .. } => None,
-        }
-    }
-
-    /// The names in the directory `ino`.
-    fn children(&self, ino: INodeNo) -> Option<Vec<(String, Node<'_>)>> {
-        match self.node(ino)? {
-            Node::Root => {
-                let keys = self.containers.all().into_iter().map(|c| c.record.key);
-                Some(keys.map(|key| (key.to_string(), self.tree.container(key))).collect())
-            }
-            Node::Directory { key, directory } => {
-                let entries = self.tree.children(key, directory).into_iter();
-                Some(entries.map(|(name, node)| (name.to_owned(), node)).collect())
-            }
-            Node::File { .. } => None,
-        }
-    }
-
-    fn attributes(&self, node: &Node) -> Option<FileAttr> {
-        let (kind, perm, size, time, uid, gid) = match node {
-            Node::Root => (FileType::Directory, 0o555, 0, UNIX_EPOCH, 0, 0),
-            Node::Directory { key, .. } => {
-                let time = self.containers.get(*key)?.created;
-                (FileType::Directory, 0o555, 0, time, 0, 0)
-            }
-            Node::File { key, row } => {
-                let container = self.containers.get(*key)?;
-                let (uid, gid) = (container.record.uid, container.record.gid);
-                let (mode, size) = (self.tree.mode(row), self.tree.size(row));
-                (FileType::RegularFile, mode, size, container.created, uid, gid)
-            }
-        };
-        let ino = INodeNo(node.ino());
-        let nlink = if kind == FileType::Directory { 2 } else { 1 };
-        let [atime, mtime, ctime, crtime] = [time; 4];
-        // "Blocks" no smaller than the file, or `wc -c` believes all but the last one to be there.
-        let blksize = size.next_power_of_two().max(4096) as u32;
-        let (blocks, rdev, flags) = (0, 0, 0);
-        Some(FileAttr {
-            ino,
-            size,
-            blocks,
-            atime,
-            mtime,
-            ctime,
-            crtime,
-            kind,
-            perm,
-            nlink,
-            uid,
-            gid,
-            rdev,
-            blksize,
-            flags,
-        })
-    }
-
-    /// The text of a file for thread `reader`, and the container's key.
-    fn text(&self, ino: INodeNo, reader: u32) -> Result<(u32, String), Errno> {
-        match self.tree.node(ino.0) {
-            Some(Node::File { key, row }) => {
-                let container = self.containers.get(key).ok_or(Errno::ENOENT)?;
-                Ok((key, row.text(&View::new(&self.host, &container, reader))))
-            }
-            Some(_) => Err(Errno::EISDIR),
-            None => Err(Errno::ENOENT),
-        }
-    }
-
-    /// The setting of an inode number.
-    fn setting(&self, ino: INodeNo) -> Result<(Arc<Container>, &'static Row, &Setting), Errno> {
-        match self.tree.node(ino.0) {
-            Some(Node::File { key, row }) => match &row.source {
-                Source::Setting(setting) => {
-                    let container = self.containers.get(key).ok_or(Errno::ENOENT)?;
-                    Ok((container, row, setting))
-                }
-                Source::View(_) => Err(Errno::EACCES),
-            },
-            Some(_) => Err(Errno::EISDIR),
-            None => Err(Errno::ENOENT),
-        }
-    }
-
-    /// Whether a file may be opened in this way by thread `opener`. The kernel has checked
-    /// permission bits, but for who is privileged over them; those it checks for settings, too.
-    fn may_open(&self, ino: INodeNo, mode: OpenAccMode, opener: u32) -> Result<(), Errno> {
-        let reads = mode != OpenAccMode::O_WRONLY;
-        let writes = mode != OpenAccMode::O_RDONLY;
-        if let Ok((_, row, _)) = self.setting(ino)
-            && reads
-            && self.tree.mode(row) & 0o444 == 0
-        {
-            return Err(Errno::EACCES);
-        }
-        if !writes {
-            return Ok(());
-        }
-        let (container, row, _) = self.setting(ino)?;
-        if self.tree.mode(row) & 0o222 == 0 {
-            return Err(Errno::EACCES);
-        }
-        let table = format!("proc/{opener}/mountinfo");
-        let table = self.host.read_short(&table, LONGEST_MOUNT_TABLE).ok_or(Errno::EROFS)?;
-        let root = format!("/{}/{}", container.record.key, row.path);
-        settings::is_writable(&table, &root).then_some(()).ok_or(Errno::EROFS)
+    /// Answers a request about `ino`, now or when it is its container's turn.
+    fn serve(&self, ino: INodeNo, answer: impl FnOnce(&Desk) + Send + 'static) {
+        let desk = self.desk.clone();
+        self.lines.serve(self.desk.key(ino), move || answer(&desk));
     }
 }
 
@@ -201,15 +59,15 @@ impl Filesystem for Files {
     }
 
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let node = name.to_str().and_then(|name| self.child(parent, name));
-        match node.and_then(|node| self.attributes(&node)) {
+        let node = name.to_str().and_then(|name| self.desk.child(parent, name));
+        match node.and_then(|node| self.desk.attributes(&node)) {
             Some(attributes) => reply.entry(&TTL, &attributes, Generation(0)),
             None => reply.error(Errno::ENOENT),
         }
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.node(ino).and_then(|node| self.attributes(&node)) {
+        match self.desk.node(ino).and_then(|node| self.desk.attributes(&node)) {
             Some(attributes) => reply.attr(&TTL, &attributes),
             None => reply.error(Errno::ENOENT),
         }
@@ -235,25 +93,22 @@ impl Filesystem for Files {
     ) {
         // Opening a setting with O_TRUNC does nothing to it, as with the kernel's.
         let refused = mode.is_some() || uid.is_some() || gid.is_some();
-        let node = self.node(ino).filter(|_| !refused && self.setting(ino).is_ok());
-        match node.and_then(|node| self.attributes(&node)) {
+        let node = self.desk.node(ino).filter(|_| !refused && self.desk.setting(ino).is_ok());
+        match node.and_then(|node| self.desk.attributes(&node)) {
             Some(attributes) => reply.attr(&TTL, &attributes),
             None => reply.error(Errno::EPERM),
         }
     }
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        let mode = flags.acc_mode();
-        if let Err(errno) = self.may_open(ino, mode, request.pid()) {
-            return reply.error(errno);
-        }
-        match self.text(ino, request.pid()) {
-            Ok((key, text)) => {
-                let handle = FileHandle(self.texts.open(key, text));
-                reply.opened(handle, FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH);
+        let (mode, opener) = (flags.acc_mode(), request.pid());
+        self.serve(ino, move |desk| match desk.open(ino, mode, opener) {
+            Ok(handle) => {
+                let flags = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
+                reply.opened(FileHandle(handle), flags);
             }
             Err(errno) => reply.error(errno),
-        }
+        });
     }
 
     fn read(
@@ -273,14 +128,11 @@ impl Filesystem for Files {
         if owner.is_none() {
             return reply.error(Errno::EINVAL);
         }
-        let size = size as usize;
-        if let Some(part) = self.texts.read(handle.0, offset, size) {
-            return reply.data(&part);
-        }
-        match self.text(ino, request.pid()) {
-            Ok((key, text)) => reply.data(&self.texts.renew(handle.0, key, text, offset, size)),
+        let (part, reader) = ((offset, size as usize), request.pid());
+        self.serve(ino, move |desk| match desk.read(ino, handle.0, part, reader) {
+            Ok(bytes) => reply.data(&bytes),
             Err(errno) => reply.error(errno),
-        }
+        });
     }
 
     fn write(
@@ -295,27 +147,17 @@ impl Filesystem for Files {
         _: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        let (container, row, setting) = match self.setting(ino) {
-            Ok(found) => found,
-            Err(errno) => return reply.error(errno),
-        };
         let appends = flags.0 & rustix::fs::OFlags::APPEND.bits() as i32 != 0;
         // Who goes on writing changes nothing (`sysctl_writes_strict`).
-        if offset == 0 || appends {
-            if let Err(error) = self.containers.write(&container, row, setting, data) {
-                return reply.error(match error {
-                    WriteError::Refused(Refusal::Invalid) => Errno::EINVAL,
-                    WriteError::Refused(Refusal::Final) => Errno::EPERM,
-                    WriteError::Save(error) => {
-                        tracing::warn!("container {}: {}: {error}", container.record.id, row.path);
-                        Errno::EIO
-                    }
-                });
+        let ignored = offset != 0 && !appends;
+        let data = data.to_vec();
+        self.serve(ino, move |desk| {
+            let result = if ignored { Ok(()) } else { desk.write(ino, handle.0, &data) };
+            match result {
+                Ok(()) => reply.written(data.len() as u32),
+                Err(errno) => reply.error(errno),
             }
-            // Who reads by the same handle sees what was written.
-            self.texts.close(handle.0);
-        }
-        reply.written(data.len() as u32);
+        });
     }
 
     fn release(
@@ -328,7 +170,7 @@ impl Filesystem for Files {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.texts.close(handle.0);
+        self.desk.close(handle.0);
         reply.ok();
     }
 
@@ -356,7 +198,7 @@ impl Filesystem for Files {
         offset: u64,
         mut reply: ReplyDirectory,
     ) {
-        let Some(children) = self.children(ino) else {
+        let Some(children) = self.desk.children(ino) else {
             return reply.error(Errno::ENOENT);
         };
         let dots = [(".".to_owned(), ino.0), ("..".to_owned(), ROOT)].into_iter();

@@ -5,9 +5,11 @@
 //! requests wait because the device is [kept](hold)), *adopted* (the next daemon takes the device
 //! over and asks for the requests that the dead one had taken), and *gone* (unmounted).
 
+mod desk;
 mod files;
 pub mod hold;
 pub mod inode;
+mod line;
 mod mount;
 mod texts;
 
@@ -22,8 +24,10 @@ use sysbox_kernel::fuse;
 
 use crate::containers::Containers;
 use crate::view::host::Host;
+use desk::Desk;
 use files::Files;
 use inode::{Node, ROOT, Tree};
+use line::Lines;
 
 /// Threads that answer requests.
 const THREADS: usize = 2;
@@ -49,7 +53,9 @@ pub fn start(
     let mountpoint = run_dir.join("fs");
     let tree = Arc::new(Tree::new(&host));
     let agreed = Arc::new(OnceLock::new());
-    let files = Files::new(host, containers, tree.clone(), agreed.clone());
+    let desk = Desk::new(host, containers, tree.clone());
+    let lines = Lines::start().context("starting a thread")?;
+    let files = Files::new(desk, lines, agreed.clone());
     let session = match hold::find(run_dir).filter(|_| mount::is_mounted(&mountpoint)) {
         Some(held) => {
             let session = adopt(files, &held).context("taking over the FUSE file system")?;
