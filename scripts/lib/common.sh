@@ -3,6 +3,8 @@
 # Sourced by bash scripts that run with `set -euo pipefail`.
 
 TOP=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# Where cargo puts what it builds.
+TARGET=${CARGO_TARGET_DIR:-$TOP/target}
 
 say() { printf '%s\n' "$*"; }
 

@@ -20,10 +20,13 @@ start_machine_daemons() {
             systemd-run --quiet --unit="$daemon" --property=LimitNOFILE=infinity --property=KillMode=process "$bin/$daemon" || return 1
         else
             mkdir -p "$MACHINE_PIDS"
+            rm -f "$MACHINE_PIDS/$daemon"
             setsid bash -c 'echo $$ >"$1"; exec "$2"' - "$MACHINE_PIDS/$daemon" "$bin/$daemon" \
                 >"/var/log/$daemon.log" 2>&1 </dev/null &
+            wait_until 5 test -s "$MACHINE_PIDS/$daemon"
         fi
-        wait_until 15 test -S "/run/sysbox/$(daemon_socket "$daemon")" || {
+        wait_until 15 machine_daemon_settled "$daemon" || true
+        machine_daemon_runs "$daemon" && [ -S "/run/sysbox/$(daemon_socket "$daemon")" ] || {
             tail -n 15 "/var/log/$daemon.log" 2>/dev/null || journalctl --no-pager --lines 15 --unit "$daemon"
             return 1
         }
@@ -32,22 +35,36 @@ start_machine_daemons() {
 
 daemon_socket() { case $1 in sysbox-fs) say sysfs.sock ;; *) say sysmgr.sock ;; esac; }
 
+# It answers, or it has ended already.
+machine_daemon_settled() { [ -S "/run/sysbox/$(daemon_socket "$1")" ] || ! machine_daemon_runs "$1"; }
+
 machine_daemon_runs() {
     local pid
     if has_systemd && systemctl is-active --quiet "$1"; then return 0; fi
     pid=$(cat "$MACHINE_PIDS/$1" 2>/dev/null) && ! process_gone "$pid"
 }
 
+# Ends the daemons that start_machine_daemons started, and removes what they keep: no container of
+# theirs may be left. Installed services stay.
 stop_machine_daemons() {
-    local daemon
+    local daemon started=no
     for daemon in sysbox-mgr sysbox-fs; do
-        if has_systemd && systemctl is-active --quiet "$daemon"; then
+        if has_systemd && [ "$(systemctl show -P Transient "$daemon" 2>/dev/null)" = yes ]; then
+            started=yes
             systemctl stop "$daemon"
-        elif machine_daemon_runs "$daemon"; then
+        elif [ -e "$MACHINE_PIDS/$daemon" ]; then
+            started=yes
             stop_pid "$(cat "$MACHINE_PIDS/$daemon")" 20
         fi
     done
-    rm -rf "$MACHINE_PIDS"
+    [ "$started" = no ] || rm -rf "$MACHINE_PIDS" /run/sysbox /var/lib/sysbox /var/log/sysbox-{mgr,fs}.log
+}
+
+# Names of the machine's containers that were made with the runtime.
+machine_containers() {
+    docker -H "$MACHINE_ENGINE" ps --all --quiet |
+        xargs --no-run-if-empty docker -H "$MACHINE_ENGINE" inspect --format '{{.HostConfig.Runtime}} {{.Name}}' |
+        sed -n 's#^sysbox\(-runc\)\? /##p'
 }
 
 # register_runtimes PATH: adds both names to the engine's configuration, keeps all else in it, and has
@@ -66,7 +83,7 @@ unregister_runtimes() {
     [ -e "$MACHINE_CONFIG" ] || return 0
     # shellcheck disable=SC2016
     edit_machine_config '
-        .runtimes |= with_entries(select(.value.path != $program))
+        .runtimes = ((.runtimes // {}) | with_entries(select(.value.path != $program)))
         | if .runtimes == {} then del(.runtimes) else . end' "$1"
 }
 

@@ -186,7 +186,7 @@ world_leftovers() {
     name=$(world_name "$dir")
     world_enter "$dir" docker ps --all --format 'container {{.Names}}'
     world_enter "$dir" findmnt --noheadings --list --output TARGET |
-        sed -n "s#^\($dir/\(engine\|state\)/.*\)#mount \1#p"
+        sed -n "s#^\($dir/\(engine/docker/overlay2\|state\)/.*\)#mount \1#p"
     for hierarchy in $(world_enter "$dir" awk '$3 ~ /^cgroup/ { print $2 }' /proc/mounts); do
         world_enter "$dir" find "$hierarchy/$name/containers" -mindepth 1 -type d -printf 'cgroup %p\n' 2>/dev/null || true
     done

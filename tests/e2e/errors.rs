@@ -96,6 +96,13 @@ fn namespaces_of_the_host_are_refused() {
 }
 
 #[test]
+fn privileged_is_refused() {
+    let _world = shared();
+    let message = Container::new(BUSYBOX).args(["--privileged"]).refused(["true"]);
+    assert!(message.contains("leave --privileged out"), "{message}");
+}
+
+#[test]
 fn malformed_configurations_are_explained() {
     let _world = shared();
     let cases = [
