@@ -10,6 +10,8 @@
 //! calls `shrink_dcache_sb()`. It changes no option, not even `ro`, because no option is named. It takes
 //! some 30 µs plus the time to free the entries.
 //!
+//! What *is* in use is settled before, so that both sides agree on it ([`in_use`]).
+//!
 //! When to forget is told by fanotify:
 //! - Docker's overlay2 driver opens `<layer>/lower` at the beginning and at the end of everything
 //!   that it does with the merged mount ([`before_looks`]): both sides forget before the open returns,
@@ -19,6 +21,7 @@
 
 mod after_looks;
 mod before_looks;
+mod in_use;
 mod view;
 
 use std::collections::HashMap;
@@ -33,6 +36,7 @@ use nix::sys::fanotify::{Fanotify, FanotifyEvent};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fstat};
 
+pub use in_use::Container;
 pub use view::{View, is_overlay};
 
 use crate::sync::lock;

@@ -2,12 +2,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::fstatfs;
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 
+use super::in_use::Container;
 use crate::sync::lock;
 
 /// `f_type` of an overlay (linux/magic.h).
@@ -28,7 +29,7 @@ pub fn is_overlay(fd: BorrowedFd<'_>) -> bool {
 #[derive(Debug)]
 pub struct View {
     engine: OwnedFd,
-    container: Mutex<Option<OwnedFd>>,
+    container: Mutex<Option<Arc<Container>>>,
     /// Whether a refresh is under way. One that hangs (somebody holds the superblock) must not be
     /// joined by more and more threads.
     busy: Mutex<bool>,
@@ -53,8 +54,8 @@ impl View {
 
     /// Sets or clears the container's own overlay. It is held only while init lives: the descriptor
     /// keeps the mount, and with it the upper directory, in use.
-    pub fn set_container(&self, root: Option<OwnedFd>) {
-        *lock(&self.container) = root;
+    pub fn set_container(&self, container: Option<Container>) {
+        *lock(&self.container) = container.map(Arc::new);
     }
 
     /// Makes both forget what they have looked up. Errors are logged: the worst that they cause is an
@@ -70,10 +71,13 @@ impl View {
         }
         *busy = true;
         drop(busy);
-        let container = lock(&self.container).as_ref().and_then(|fd| fd.try_clone().ok());
+        let container = lock(&self.container).clone();
+        if let Some(container) = &container {
+            container.settle_directories();
+        }
         for (whose, fd) in [
             ("engine", Some(self.engine.as_fd())),
-            ("container", container.as_ref().map(AsFd::as_fd)),
+            ("container", container.as_ref().map(|c| c.root.as_fd())),
         ] {
             if let Some(Err(e)) = fd.map(forget) {
                 tracing::debug!("the {whose}'s view of a root file system may be old: {e}");

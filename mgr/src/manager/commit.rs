@@ -2,10 +2,12 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 
+use std::path::PathBuf;
+
 use rustix::fs::{Mode, OFlags};
 
 use super::{Manager, unknown};
-use crate::coherence::is_overlay;
+use crate::coherence::{Container, is_overlay};
 use crate::error::{Doing as _, Error, Result};
 use crate::registry::{Process, State as Life, process};
 
@@ -32,11 +34,12 @@ impl Manager {
         }
         let root_mount = root.as_ref().and_then(|fd| process::fdinfo(fd.as_fd(), "mnt_id:"));
 
-        let (key, rootfs, view) = {
+        let (key, rootfs, view, cgroup) = {
             let mut state = self.lock();
             let view = state.live.get(id).ok_or_else(|| unknown(id))?.view.clone();
             let record = state.registry.get(id).ok_or_else(|| unknown(id))?;
             let (key, rootfs) = (record.key, record.rootfs.clone());
+            let cgroup = PathBuf::from(&record.cgroups.unified);
             state
                 .registry
                 .update(id, |record| {
@@ -46,12 +49,13 @@ impl Manager {
                     record.volumes.iter_mut().for_each(|v| v.new = false);
                 })
                 .doing(|| format!("recording container {id}"))?;
-            (key, rootfs, view)
+            (key, rootfs, view, cgroup)
         };
         self.released.notify_all();
         self.owners.forget(id);
         if let Some(view) = view {
-            view.set_container(root);
+            let init_pid = init.pid;
+            view.set_container(root.map(|root| Container { root, init_pid, cgroup }));
             self.coherence.watch(key, view, &rootfs);
         }
         // Last: an init that has died meanwhile is reported now, when all is in place.

@@ -7,7 +7,7 @@ use rustix::fs::{Mode, OFlags};
 use sysbox_ipc::proto;
 
 use super::{Live, Manager};
-use crate::coherence::View;
+use crate::coherence::{Container, View};
 use crate::error::{Doing as _, Result};
 use crate::ids::host_root;
 use crate::leftovers;
@@ -131,7 +131,10 @@ impl Manager {
         let view = rustix::fs::open(&record.rootfs, flags, Mode::empty()).ok().and_then(View::new);
         let view = view.map(Arc::new);
         if let Some(view) = &view {
-            view.set_container(self.container_root(record, init));
+            let root = self.container_root(record, init);
+            let cgroup = record.cgroups.unified.clone().into();
+            let init_pid = init.pid;
+            view.set_container(root.map(|root| Container { root, init_pid, cgroup }));
             self.coherence.watch(record.key, Arc::clone(view), &record.rootfs);
         }
         if let (Some(uid), Some(gid)) =
