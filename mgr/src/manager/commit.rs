@@ -1,7 +1,6 @@
 //! `Commit`: the container's init exists, and the registration outlives the runtime's connection.
 
 use std::os::fd::{AsFd as _, OwnedFd};
-
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
