@@ -11,6 +11,7 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::containers::Containers;
 use crate::instance::Instance;
+use crate::sandbox;
 use crate::serve::Service;
 use crate::session;
 use crate::state::Store;
@@ -43,21 +44,31 @@ pub fn run(run_dir: &Path) -> anyhow::Result<()> {
     let containers = Arc::new(containers);
     let ending = Arc::new(AtomicBool::new(false));
     let expected = ending.clone();
-    let session = session::start(host.clone(), containers.clone(), run_dir, move |result| {
-        if !expected.load(Ordering::SeqCst) {
-            // Nothing is left to serve; a service manager starts a new daemon with a new mount.
-            tracing::error!("the file system was unmounted or aborted from outside: {result:?}");
-            exit(1);
-        }
-    })?;
-    sample_loads(host, containers.clone())?;
-
+    let prepared = session::prepare(host.clone(), containers.clone(), run_dir)?;
     let socket = run_dir.join("sysfs.sock");
     let listener = sysbox_ipc::Listener::bind(&socket)
         .with_context(|| format!("listening on {}", socket.display()))?;
-    let mountpoint = run_dir.join("fs");
-    let service = Arc::new(Service { containers: containers.clone(), session, mountpoint });
-    std::thread::Builder::new().name("accept".into()).spawn(move || service.run(&listener))?;
+    let served = containers.clone();
+    let dir = run_dir.clone();
+    // All threads that others talk to are started by one that has given up its rights.
+    let confined = std::thread::Builder::new().name("confined".into()).spawn(move || {
+        sandbox::enter(&dir).context("giving up rights")?;
+        let session = prepared.serve(move |result| {
+            if !expected.load(Ordering::SeqCst) {
+                // Nothing is left to serve; a service manager starts a new daemon with a new mount.
+                tracing::error!(
+                    "the file system was unmounted or aborted from outside: {result:?}"
+                );
+                exit(1);
+            }
+        })?;
+        sample_loads(host, served.clone())?;
+        let mountpoint = dir.join("fs");
+        let service = Arc::new(Service { containers: served, session, mountpoint });
+        std::thread::Builder::new().name("accept".into()).spawn(move || service.run(&listener))?;
+        anyhow::Ok(())
+    })?;
+    confined.join().map_err(|_| anyhow::anyhow!("starting the service failed"))??;
     if let Err(e) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
         tracing::warn!("telling the service manager: {e}");
     }

@@ -9,13 +9,14 @@
 //! - [`render`]: numbers in the kernel's text format;
 //! - [`view`]: numbers of a container, as one reader sees them, from its cgroup;
 //! - [`containers`], [`container`], [`state`]: what is served, in memory and on disk;
-//! - [`serve`], [`daemon`], [`instance`]: the process itself.
+//! - [`serve`], [`daemon`], [`sandbox`], [`instance`]: the process itself.
 
 pub mod container;
 pub mod containers;
 pub mod daemon;
 pub mod instance;
 pub mod render;
+pub mod sandbox;
 pub mod serve;
 pub mod session;
 pub mod settings;

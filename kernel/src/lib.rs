@@ -7,6 +7,7 @@
 pub mod bpf;
 pub mod features;
 pub mod fuse;
+pub mod landlock;
 pub mod mount;
 pub mod notify;
 pub mod ns;

@@ -30,7 +30,7 @@ const NICENESS: i32 = 5;
 type Job = Box<dyn FnOnce() + Send>;
 
 /// The lines of all containers.
-#[derive(Debug)]
+#[derive(Debug, Clone, Default)]
 pub struct Lines(Arc<Shared>);
 
 #[derive(Debug, Default)]
@@ -66,15 +66,14 @@ struct Client {
 
 impl Lines {
     /// Starts the thread that serves the lines.
-    pub fn start() -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
-        let lines = Self(shared.clone());
+    pub fn staff(&self) -> io::Result<()> {
+        let shared = self.0.clone();
         std::thread::Builder::new().name("lines".into()).spawn(move || {
             // Without the right to do so, the lines are as important as all else.
             let _ = setpriority_process(Some(gettid()), NICENESS);
             shared.run();
         })?;
-        Ok(lines)
+        Ok(())
     }
 
     /// Serves a request of container `key`: now, or when it is its turn.
@@ -203,7 +202,8 @@ mod tests {
 
     #[test]
     fn all_are_served() {
-        let lines = Lines::start().unwrap();
+        let lines = Lines::default();
+        lines.staff().unwrap();
         let (sender, receiver) = channel();
         for i in 0..100 {
             let sender = sender.clone();

@@ -32,6 +32,14 @@ use line::Lines;
 /// Threads that answer requests.
 const THREADS: usize = 2;
 
+/// A session that waits to be served.
+#[derive(Debug)]
+pub struct Prepared {
+    session: fuser::Session<Files>,
+    lines: Lines,
+    tree: Arc<Tree>,
+}
+
 /// A session that is being served.
 #[derive(Debug)]
 pub struct Session {
@@ -39,23 +47,21 @@ pub struct Session {
     tree: Arc<Tree>,
 }
 
-/// Mounts the file system at `mountpoint`, or takes over the one that is mounted there and kept,
-/// and begins to serve it. `ended` is called if the file system goes away.
+/// Mounts the file system, or takes over the one that is mounted and kept.
 ///
 /// # Errors
 /// No FUSE in the kernel, no right to mount, a mount point that can't be made.
-pub fn start(
+pub fn prepare(
     host: Arc<Host>,
     containers: Arc<Containers>,
     run_dir: &Path,
-    ended: impl FnOnce(std::io::Result<()>) + Send + 'static,
-) -> anyhow::Result<Session> {
+) -> anyhow::Result<Prepared> {
     let mountpoint = run_dir.join("fs");
     let tree = Arc::new(Tree::new(&host));
     let agreed = Arc::new(OnceLock::new());
     let desk = Desk::new(host, containers, tree.clone());
-    let lines = Lines::start().context("starting a thread")?;
-    let files = Files::new(desk, lines, agreed.clone());
+    let lines = Lines::default();
+    let files = Files::new(desk, lines.clone(), agreed.clone());
     let session = match hold::find(run_dir).filter(|_| mount::is_mounted(&mountpoint)) {
         Some(held) => {
             let session = adopt(files, &held).context("taking over the FUSE file system")?;
@@ -75,9 +81,24 @@ pub fn start(
             session
         }
     };
-    let notifier = session.notifier();
-    std::thread::Builder::new().name("fuse".into()).spawn(move || ended(session.run()))?;
-    Ok(Session { notifier, tree })
+    Ok(Prepared { session, lines, tree })
+}
+
+impl Prepared {
+    /// Begins to serve. `ended` is called if the file system goes away.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn serve(
+        self,
+        ended: impl FnOnce(std::io::Result<()>) + Send + 'static,
+    ) -> std::io::Result<Session> {
+        let Self { session, lines, tree } = self;
+        let notifier = session.notifier();
+        lines.staff()?;
+        std::thread::Builder::new().name("fuse".into()).spawn(move || ended(session.run()))?;
+        Ok(Session { notifier, tree })
+    }
 }
 
 impl Session {
