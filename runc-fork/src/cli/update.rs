@@ -96,7 +96,7 @@ pub fn run(global: &Global, args: &UpdateArgs) -> Result<()> {
     if state.status(&directory) == Status::Stopped {
         bail!("container not running");
     }
-    state.cgroup.apply(&resources).context("set the limits")
+    state.cgroup.update(&resources).context("set the limits")
 }
 
 fn resources(args: &UpdateArgs) -> Result<oci::LinuxResources> {

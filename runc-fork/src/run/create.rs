@@ -95,11 +95,13 @@ pub fn create(request: &Request) -> Result<Created> {
         &prepared.options.skip_uid_shift,
     )?;
     plan.process.pass_sockets(request.listen_fds);
-    labels::check(&plan.process)?;
+    labels::check(&plan.process, converted.linux().as_ref().and_then(mount_label))?;
     timer.mark("register");
 
+    let placeholder = limits::create_cgroup(&cgroup, &request.id, &converted)?;
+    // Not before: a cgroup that is refused because it is in use is somebody else's.
     undo.cgroup = Some(cgroup.clone());
-    limits::create_cgroup(&cgroup, &converted)?;
+    limits::apply_to_cgroup(&cgroup, &converted)?;
     let entrance = cgroup.entrance().context("open the cgroup")?;
     let profile = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     let program = seccomp(profile, prepared.options.system_container, true)?;
@@ -125,6 +127,7 @@ pub fn create(request: &Request) -> Result<Created> {
             init.run(channel)
         })?;
     undo.init = Some(pidfd.try_clone()?);
+    drop(placeholder);
     // Not before: the process that enters has lost host root's rights over what is not its own.
     limits::delegate_cgroup(&cgroup, &plan)?;
     limits::apply_to_process(pid, &plan.process)?;
@@ -280,11 +283,15 @@ fn registration(
 }
 
 /// The cgroup of a spec.
-fn plan_cgroup(spec: &oci::Spec, driver: Driver, id: &str) -> Result<Cgroup> {
+pub fn plan_cgroup(spec: &oci::Spec, driver: Driver, id: &str) -> Result<Cgroup> {
     let layout = Layout::detect().context("find the host's cgroup hierarchies")?;
     let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_ref());
     let path = path.map(|p| p.display().to_string());
     Ok(Cgroup::plan_with(driver, &layout, path.as_deref(), id)?)
+}
+
+fn mount_label(linux: &oci::Linux) -> Option<&str> {
+    linux.mount_label().as_deref()
 }
 
 fn open_rootfs(path: &Path) -> Result<OwnedFd> {

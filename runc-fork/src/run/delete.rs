@@ -3,12 +3,12 @@
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime as oci;
 use rustix::process::{Signal, pidfd_send_signal};
-use sysbox_cgroups::Cgroup;
+use sysbox_cgroups::{Cgroup, Driver};
 use sysbox_ipc::MgrClient;
 use sysbox_kernel::ns::pidfd;
 use sysbox_kernel::process::wait_pidfd;
 
-use super::create::{remove_cgroup, remove_work_directory};
+use super::create::{plan_cgroup, remove_cgroup, remove_work_directory};
 use super::hooks;
 use crate::log;
 use crate::state::{Directory, State, Status, is_alive};
@@ -26,7 +26,10 @@ pub fn delete(directory: &Directory, id: &str, force: bool) -> Result<()> {
     match directory.load() {
         Ok(state) => delete_known(directory, &state, force)?,
         Err(e) if !force => return Err(e),
-        Err(e) => log::warn(&format!("{id}: {e:#}; removing what is left of it")),
+        Err(e) => {
+            log::warn(&format!("{id}: {e:#}; removing what is left of it"));
+            end_unknown(directory, id);
+        }
     }
     // After the processes, before the state: a manager that does not answer leaves a container
     // that can be deleted again.
@@ -48,6 +51,18 @@ fn delete_known(directory: &Directory, state: &State, force: bool) -> Result<()>
     }
     poststop(directory, state);
     Ok(())
+}
+
+/// Ends a container of which only the spec can be read: its cgroup follows from that.
+fn end_unknown(directory: &Directory, id: &str) {
+    let Ok(spec) = directory.spec() else { return };
+    let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().clone());
+    let systemd = path.is_some_and(|path| path.display().to_string().matches(':').count() == 2);
+    let driver = if systemd { Driver::Systemd } else { Driver::Cgroupfs };
+    match plan_cgroup(&spec, driver, id) {
+        Ok(cgroup) => remove_cgroup(&cgroup),
+        Err(e) => log::warn(&format!("find the cgroup of {id}: {e:#}")),
+    }
 }
 
 fn kill_init(state: &State) -> Result<()> {

@@ -65,7 +65,7 @@ pub fn exec(directory: &Directory, request: &Request) -> Result<i32> {
     let mut plan = ProcessPlan::new(&request.process, spec.linux().as_ref())?;
     plan.pass_sockets(request.listen_fds);
     request.terminal.check(plan.terminal)?;
-    labels::check(&plan)?;
+    labels::check(&plan, None)?;
     let places = subcgroup::parse(&request.cgroups)?;
     let init = pidfd(state.init.pid).context("open a pidfd of the container's init")?;
     // The pid could have been given away before it was opened; it cannot any more.

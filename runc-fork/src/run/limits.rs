@@ -6,15 +6,20 @@ use anyhow::{Context, Result};
 use oci_spec::runtime as oci;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
-use sysbox_cgroups::{Cgroup, device_rules};
+use sysbox_cgroups::{Cgroup, Placeholder, device_rules};
 use sysbox_kernel::schedule::{set_io_priority, set_scheduling};
 
 use crate::log;
 use crate::plan::{Plan, ProcessPlan, Schedule};
 
-/// Makes the container's cgroup and sets its limits.
-pub fn create_cgroup(cgroup: &Cgroup, spec: &oci::Spec) -> Result<()> {
-    cgroup.create().context("make the cgroup")?;
+/// Makes the container's cgroup. What is returned keeps it alive until init is in it.
+pub fn create_cgroup(cgroup: &Cgroup, id: &str, spec: &oci::Spec) -> Result<Placeholder> {
+    let limits = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
+    cgroup.create_with(id, &limits).context("make the cgroup")
+}
+
+/// Sets the limits of the container's cgroup.
+pub fn apply_to_cgroup(cgroup: &Cgroup, spec: &oci::Spec) -> Result<()> {
     let given = spec.linux().as_ref().and_then(|l| l.resources().clone());
     if let Some(mut resources) = given {
         // The spec lists what it adds to the devices that every container may use.
