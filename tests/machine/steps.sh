@@ -1,0 +1,171 @@
+# shellcheck shell=bash
+# shellcheck source=tests/machine/lib.sh
+. ./lib.sh
+
+# The steps, in the order in which they make sense. Each runs in a bash with `set -e`.
+
+# The package finds a Docker with a configuration of its own, and does not disturb it.
+step_install() {
+    local engine
+    engine=$(main_pid docker.service)
+    echo '{ "log-level": "warn" }' >/etc/docker/daemon.json
+    apt-get install --yes ./package/sysbox_*.deb
+    systemctl is-active sysbox-fs sysbox-mgr
+    systemctl is-enabled sysbox-fs sysbox-mgr
+    jq --exit-status '."log-level" == "warn" and .runtimes.sysbox.path == "/usr/bin/sysbox-runc"' /etc/docker/daemon.json
+    eventually 30 sh -c 'docker info --format "{{json .Runtimes}}" | grep -q "\"sysbox\""'
+    equal 'the engine, which was only told to read its configuration' "$engine" "$(main_pid docker.service)"
+    grep '^sysbox:' /etc/subuid
+    grep '^sysbox:' /etc/subgid
+    equal 'fs.inotify.max_user_instances' 8192 "$(cat /proc/sys/fs/inotify/max_user_instances)"
+    equal 'AppArmor' Y "$(cat /sys/module/apparmor/parameters/enabled)"
+}
+
+# systemd boots in a container to `running`, and Docker in it runs a container.
+step_main_job() {
+    docker run --detach --name "$MAIN" --runtime=sysbox --memory 512m --cpus 1 --pids-limit 300 "$SYSTEM"
+    docker inspect --format '{{.State.Pid}}' "$MAIN" >results/main-pid
+    eventually 240 sh -c "docker exec $MAIN systemctl is-system-running | grep -E 'running|degraded'"
+    inside systemctl is-system-running || { inside systemctl --failed --no-pager; inside journalctl --no-pager -b -p warning; fail 'systemd is not content'; }
+    inside docker load --input /opt/busybox.tar
+    equal 'an inner container' hello "$(inner_hello)"
+    inside cat /proc/self/uid_map | grep -v '^ *0 *0 '
+}
+
+# Limits are set outside, seen inside, and out of reach from inside.
+step_limits_are_seen() {
+    local cgroup
+    cgroup=$(main_cgroup)
+    equal 'memory.max' 536870912 "$(cat "$cgroup/memory.max")"
+    equal 'cpu.max' '100000 100000' "$(cat "$cgroup/cpu.max")"
+    equal 'pids.max' 300 "$(cat "$cgroup/pids.max")"
+    equal 'MemTotal' 524288 "$(meminfo_total)"
+    equal 'CPUs in /proc/cpuinfo' 1 "$(inside grep -c ^processor /proc/cpuinfo)"
+    equal 'the controllers inside' "$(cat "$cgroup/cgroup.controllers")" "$(inside cat /sys/fs/cgroup/cgroup.controllers)"
+    for name in cpu memory pids io; do inside grep -qw "$name" /sys/fs/cgroup/cgroup.controllers; done
+    fails inside sh -c 'echo max >/sys/fs/cgroup/memory.max'
+    equal 'memory.max after that' 536870912 "$(cat "$cgroup/memory.max")"
+    # docker stats reads the same cgroup.
+    docker stats --no-stream --format '{{.MemUsage}}' "$MAIN" | grep '/ 512MiB'
+}
+
+step_limit_of_memory() {
+    docker run --detach --name eater --runtime=sysbox --memory 64m --memory-swap 64m "$SMALL" \
+        sh -c 'while :; do head -c 200m /dev/zero | tail >/dev/null; echo "eaten: $?"; sleep 1; done'
+    eventually 60 sh -c 'docker logs eater | grep eaten:'
+    # tail was killed, init was not.
+    docker logs eater | grep 'eaten: 137'
+    equal 'its state' running "$(docker inspect --format '{{.State.Status}}' eater)"
+    docker rm --force eater
+}
+
+step_limit_of_cpu() {
+    local cgroup
+    cgroup=$(main_cgroup)
+    inside sh -c 'for i in 1 2; do timeout 60 sh -c "while :; do :; done" & done' &
+    eventually 60 sh -c "test \$(sed -n 's/^nr_throttled //p' $cgroup/cpu.stat) -gt 3"
+    inside pkill -f 'while :' || true
+}
+
+step_limit_of_pids() {
+    docker run --detach --name forker --runtime=sysbox --pids-limit 20 "$SMALL" \
+        sh -c 'i=0; while [ $i -lt 40 ]; do sleep 1000 & i=$((i + 1)); done; sleep 1000'
+    eventually 60 sh -c "docker logs forker 2>&1 | grep -i \"can't fork\" || docker inspect --format '{{.State.Status}}' forker | grep exited"
+    docker rm --force forker
+}
+
+# killed UNIT: kills its process, and waits until systemd has started another that is ready.
+killed() {
+    local unit=$1 old
+    old=$(main_pid "$unit")
+    kill -KILL "$old"
+    eventually 60 sh -c "systemctl is-active $unit && test \$(systemctl show --property MainPID --value $unit) -ne $old"
+}
+
+# Reads without a pause while the daemon is killed: none may fail.
+step_kill_sysbox_fs() {
+    inside sh -c 'rm -f /run/stop /run/bad; while [ ! -e /run/stop ]; do grep -q "^MemTotal: *524288 kB" /proc/meminfo || echo bad >>/run/bad; done; touch /run/done' &
+    for _ in 1 2 3 4 5 6; do killed sysbox-fs; done
+    equal 'its memory' 524288 "$(meminfo_total)"
+    inside touch /run/stop
+    eventually 60 inside test -e /run/done
+    fails inside test -e /run/bad
+    main_is_well
+}
+
+step_kill_sysbox_mgr() {
+    for _ in 1 2 3 4 5 6; do killed sysbox-mgr; done
+    main_is_well
+    docker run --rm --runtime=sysbox "$SMALL" true
+}
+
+# Stopped daemons are missed only by what needs them.
+step_stop_and_start() {
+    systemctl stop sysbox-mgr sysbox-fs
+    equal 'the container' true "$(docker inspect --format '{{.State.Running}}' "$MAIN")"
+    inside true
+    systemctl start sysbox-mgr
+    systemctl is-active sysbox-fs
+    main_is_well
+    systemctl restart sysbox-fs sysbox-mgr
+    main_is_well
+}
+
+# systemd's reload does not make it forget the FUSE device.
+step_daemon_reload() {
+    systemctl daemon-reload
+    systemctl daemon-reexec
+    killed sysbox-fs
+    main_is_well
+}
+
+step_upgrade() {
+    local old_fs old_mgr engine
+    old_fs=$(main_pid sysbox-fs) old_mgr=$(main_pid sysbox-mgr) engine=$(main_pid docker.service)
+    apt-get install --yes ./newer/sysbox_*.deb
+    dpkg-query --show --showformat '${Version}' sysbox | grep '+1$'
+    systemctl is-active sysbox-fs sysbox-mgr
+    fails test "$old_fs" = "$(main_pid sysbox-fs)"
+    fails test "$old_mgr" = "$(main_pid sysbox-mgr)"
+    equal 'the engine' "$engine" "$(main_pid docker.service)"
+    main_is_well
+    docker run --rm --runtime=sysbox "$SMALL" true
+}
+
+# Nothing of the machine's engine needs the daemons, so its restart finds them.
+step_restart_of_docker() {
+    systemctl restart docker
+    docker rm --force "$MAIN"
+    docker run --detach --name "$MAIN" --runtime=sysbox --memory 512m --restart=always "$SMALL" sleep 100000
+    systemctl restart docker
+    eventually 60 sh -c "docker exec $MAIN grep '^MemTotal: *524288 kB' /proc/meminfo"
+}
+
+step_removal_is_refused() {
+    local output
+    if output=$(apt-get remove --yes sysbox 2>&1); then fail 'it was removed'; fi
+    say "$output"
+    grep -q 'Stop them' <<<"$output"
+    grep -q "$(docker ps --no-trunc --quiet --filter name="$MAIN" | cut -c 1-12)" <<<"$output"
+    systemctl is-active sysbox-fs sysbox-mgr
+    inside true
+}
+
+step_remove() {
+    docker rm --force "$MAIN"
+    apt-get remove --yes sysbox
+    fails systemctl is-active sysbox-fs
+    fails systemctl is-active sysbox-mgr
+    fails pgrep 'sysbox-(fs|mgr)'
+    equal 'the configuration of Docker' '{"log-level":"warn"}' "$(jq --compact-output . /etc/docker/daemon.json)"
+    fails grep /run/sysbox /proc/mounts
+    systemctl restart docker
+    docker run --rm "$SMALL" true
+}
+
+step_purge() {
+    apt-get purge --yes sysbox
+    fails ls -d /var/lib/sysbox /run/sysbox /etc/default/sysbox /usr/libexec/sysbox
+    fails grep '^sysbox:' /etc/subuid /etc/subgid
+    equal 'units that are left' '' "$(find /etc/systemd /usr/lib/systemd /var/lib/systemd/deb-systemd-helper-enabled -name 'sysbox*')"
+}
