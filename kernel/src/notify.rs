@@ -6,6 +6,7 @@
 //! read through its thread id belong to the caller only if [`Listener::is_valid`] still says so
 //! *after* the read.
 
+mod journal;
 mod namespaces;
 mod proc_child;
 mod task;
@@ -13,6 +14,7 @@ mod task;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+pub use journal::{Journal, Taking};
 pub use namespaces::{NamespaceId, id_of, owner, owner_uid, parent, user_namespace_of};
 pub use proc_child::new_proc_by_child;
 pub use task::read_memory;
@@ -33,6 +35,18 @@ pub struct Notification {
     pub nr: u32,
     /// Its arguments. 32-bit callers' arguments are zero-extended.
     pub args: [u64; 6],
+}
+
+impl Notification {
+    fn from_kernel(raw: &libc::seccomp_notif) -> Self {
+        Self {
+            id: raw.id,
+            tid: raw.pid,
+            arch: raw.data.arch,
+            nr: raw.data.nr.cast_unsigned(),
+            args: raw.data.args,
+        }
+    }
 }
 
 /// What the caller gets.
@@ -89,19 +103,7 @@ impl Listener {
                 std::ptr::from_mut(&mut raw),
             )
         };
-        match check(result) {
-            Ok(()) => Ok(Some(Notification {
-                id: raw.id,
-                tid: raw.pid,
-                arch: raw.data.arch,
-                nr: raw.data.nr.cast_unsigned(),
-                args: raw.data.args,
-            })),
-            Err(error) => match error.raw_os_error() {
-                Some(libc::ENOENT | libc::EINTR) => Ok(None),
-                _ => Err(error),
-            },
-        }
+        Ok(received(result)?.then(|| Notification::from_kernel(&raw)))
     }
 
     /// Answers a request. `false`: nobody waits any more (the caller is dead, was interrupted, or
@@ -150,6 +152,17 @@ impl Listener {
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+/// What became of `SECCOMP_IOCTL_NOTIF_RECV`: whether it has brought a request.
+fn received(result: libc::c_int) -> io::Result<bool> {
+    match check(result) {
+        Ok(()) => Ok(true),
+        Err(error) => match error.raw_os_error() {
+            Some(libc::ENOENT | libc::EINTR) => Ok(false),
+            _ => Err(error),
+        },
     }
 }
 

@@ -19,6 +19,7 @@ use sysbox_ipc::{Listener, paths};
 use crate::Options;
 use crate::ids::SubidFiles;
 use crate::manager::Manager;
+use crate::options::Command::Hold;
 use crate::server::Server;
 
 /// How long a stop waits for containers that are being created.
@@ -28,6 +29,9 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 ///
 /// Stopping touches no container and no volume: they run on, and the next instance takes them up.
 pub fn run(options: Options) -> anyhow::Result<()> {
+    if let Some(Hold) = options.command {
+        return Ok(sysbox_ipc::store::run_holder()?);
+    }
     let filter = tracing_subscriber::EnvFilter::try_new(&options.log_level)
         .with_context(|| format!("log level {:?}", options.log_level))?;
     tracing_subscriber::fmt()
@@ -59,11 +63,11 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         gids: options.subgid_file,
         user: options.subid_user,
     };
-    let manager = Manager::start(&options.data_root, files)?;
+    let manager = Manager::start(&run_dir, &options.data_root, files)?;
     let socket = paths::mgr_socket();
     let listener =
         Listener::bind(&socket).with_context(|| format!("listening on {}", socket.display()))?;
-    let server = Server::start(listener, manager).context("starting to accept calls")?;
+    let server = Server::start(listener, manager.clone()).context("starting to accept calls")?;
     notify(&[NotifyState::Ready]);
     tracing::info!(socket = %socket.display(), data_root = %options.data_root.display(), "ready");
 
@@ -71,6 +75,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     tracing::info!("{signal}: stopping; containers run on");
     notify(&[NotifyState::Stopping]);
     server.stop(STOP_PATIENCE);
+    manager.stop(&run_dir);
     // The socket stays: a caller that comes now finds nobody listening and waits for the next
     // instance, where a missing socket would tell it that the daemon was never started.
     Ok(())

@@ -14,7 +14,7 @@
 //!
 //! The server (`server/`) speaks the protocol of `sysbox.proto` with the runtime, one thread a
 //! connection: calls are few and short, and a blocking thread is easy to read. `fs_link` talks to
-//! `sysbox-fs`, `leftovers` removes what a runtime that was killed left behind.
+//! `sysbox-fs`, `kept` has listeners outlive the manager, `leftovers` removes what a runtime that was killed left behind.
 //!
 //! Rules that hold everywhere:
 //! - state is on disk before it is acted upon, and whatever a live container uses is never taken
@@ -33,6 +33,7 @@ pub mod volumes;
 mod daemon;
 mod error;
 mod fs_link;
+mod kept;
 mod leftovers;
 mod options;
 mod server;

@@ -29,4 +29,16 @@ pub struct Options {
     /// File with the subordinate group ids, subgid(5)
     #[arg(long, value_name = "FILE", default_value = "/etc/subgid")]
     pub subgid_file: PathBuf,
+
+    /// What to do instead of being the daemon
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// See [`Options::command`].
+#[derive(Clone, Debug, clap::Subcommand)]
+pub enum Command {
+    /// Keeps descriptors for the next manager; standard input is the socket to listen on
+    #[command(hide = true)]
+    Hold,
 }

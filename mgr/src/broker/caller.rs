@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
-use sysbox_kernel::notify::{self, Listener, NamespaceId, Notification, read_memory};
+use sysbox_kernel::notify::{self, Listener, NamespaceId, Taking, read_memory};
 
 use super::decide::{Credentials, Lineage, UserNamespace, capability};
 use super::host::{Host, read_file};
@@ -39,6 +39,7 @@ pub enum Namespace {
 #[derive(Debug)]
 pub struct Caller<'a> {
     listener: &'a Listener,
+    request: &'a Taking,
     id: u64,
     tid: u32,
     /// User namespace of the container that the listener belongs to.
@@ -55,10 +56,10 @@ impl<'a> Caller<'a> {
     pub fn find(
         host: &Host,
         listener: &'a Listener,
-        notification: &Notification,
+        request: &'a Taking,
         container: NamespaceId,
     ) -> io::Result<Self> {
-        let tid = notification.tid;
+        let (id, tid) = (request.request().id, request.request().tid);
         let dir = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let dir = openat(&host.proc, tid.to_string(), dir, Mode::empty())?;
         let status = Status::parse(&read_file(&dir, "status")?)?;
@@ -68,12 +69,22 @@ impl<'a> Caller<'a> {
             euid: status.euid,
             effective: status.effective,
         };
-        Ok(Self { listener, id: notification.id, tid, container, dir, status, credentials })
+        Ok(Self { listener, request, id, tid, container, dir, status, credentials })
     }
 
     /// Whether what was found so far is to be believed: the caller is still in this very call.
     pub fn still_waits(&self) -> bool {
         self.listener.is_valid(self.id)
+    }
+
+    /// How far a manager that died in the middle had come with the request; 0: nowhere.
+    pub fn noted(&self) -> u64 {
+        self.request.noted()
+    }
+
+    /// Writes down how far the work is, for the next manager.
+    pub fn note(&self, note: u64) {
+        self.request.note(note);
     }
 
     /// Who it is, for decisions.

@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::time::Timespec;
-use sysbox_kernel::notify::{Listener, NamespaceId};
+use sysbox_kernel::notify::{Journal, Listener, NamespaceId, Taking};
 
 use super::Container;
 use super::deadline::Deadlines;
@@ -33,7 +33,7 @@ const IDLE_THREADS: usize = 2;
 const IDLE_TIME: Timespec = Timespec { tv_sec: 30, tv_nsec: 0 };
 /// A pause after an error of the machine itself, so that it does not become a busy loop.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Names the timer in the epoll set; listeners count from 1.
+/// Names the timer in the epoll set; numbers of listeners count from 1.
 const TIMER: u64 = 0;
 
 /// A listener that is being served.
@@ -44,12 +44,24 @@ struct Source {
     gate: Arc<Gate>,
 }
 
+/// Called with the number of a listener when no task is left under its filter.
+pub struct Ended(pub Box<dyn Fn(u64) + Send + Sync>);
+
+impl std::fmt::Debug for Ended {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("..")
+    }
+}
+
 /// Listeners and threads.
 #[derive(Debug)]
 pub struct Pool {
     host: Arc<Host>,
     epoll: OwnedFd,
-    next_token: AtomicU64,
+    /// The requests that are being served, for the next manager if this one dies.
+    journal: Arc<Journal>,
+    /// Hears of listeners that have ended.
+    ended: Ended,
     sources: Mutex<HashMap<u64, Arc<Source>>>,
     gates: Mutex<HashMap<String, Weak<Gate>>>,
     deadlines: Deadlines,
@@ -62,12 +74,13 @@ pub struct Pool {
 
 impl Pool {
     /// Starts the threads.
-    pub fn start(host: Host) -> io::Result<Arc<Self>> {
+    pub fn start(host: Host, journal: Arc<Journal>, ended: Ended) -> io::Result<Arc<Self>> {
         let (wanted, requests) = channel();
         let pool = Arc::new(Self {
             host: Arc::new(host),
             epoll: epoll::create(CreateFlags::CLOEXEC)?,
-            next_token: AtomicU64::new(TIMER + 1),
+            journal,
+            ended,
             sources: Mutex::default(),
             gates: Mutex::default(),
             deadlines: Deadlines::new()?,
@@ -86,27 +99,52 @@ impl Pool {
         Ok(pool)
     }
 
-    /// Serves one more listener.
+    /// Serves one more listener, and first the requests of it that a manager that died had taken.
     pub fn add(
-        &self,
+        self: &Arc<Self>,
+        token: u64,
         container: Arc<Container>,
         userns: NamespaceId,
         listener: Listener,
+        left: Vec<Taking>,
     ) -> io::Result<()> {
         let gate = self.gate(&container.id);
-        let token = self.next_token.fetch_add(1, Ordering::Relaxed);
         let source = Arc::new(Source {
             token,
             origin: Arc::new(Origin::new(container, userns, listener)),
             gate,
         });
         lock(&self.sources).insert(token, source.clone());
+        for taking in left {
+            self.go_on(&source, taking)?;
+        }
         let added =
             epoll::add(&self.epoll, &source.origin.listener, EventData::new_u64(token), armed());
         if added.is_err() {
             lock(&self.sources).remove(&token);
         }
         Ok(added?)
+    }
+
+    /// Serves, in a thread of its own, a request that a manager that died had taken. Such requests
+    /// are few: no more than were being worked on.
+    fn go_on(self: &Arc<Self>, source: &Arc<Source>, taking: Taking) -> io::Result<()> {
+        if !source.origin.listener.is_valid(taking.request().id) {
+            return Ok(());
+        }
+        let (pool, source) = (self.clone(), source.clone());
+        let thread = move || match Worker::new(pool.host.clone()) {
+            Ok(mut worker) => pool.serve(&mut worker, &source, &taking),
+            Err(error) => tracing::error!(%error, "a trapped system call is left unanswered"),
+        };
+        std::thread::Builder::new().name("broker-left".into()).spawn(thread).map(drop)
+    }
+
+    /// Serves a request within its time.
+    fn serve(&self, worker: &mut Worker, source: &Source, taking: &Taking) {
+        let deadline = self.deadlines.start(source.origin.clone(), taking.request().id);
+        serve::serve(worker, &source.origin, taking);
+        self.deadlines.stop(deadline);
     }
 
     /// The gate of a container; those of containers without listeners are forgotten.
@@ -178,8 +216,12 @@ impl Pool {
         if flags.contains(EventFlags::IN) {
             self.take(worker, &source);
         } else {
-            // No task is left under the filter; closing takes it out of the epoll set.
-            lock(&self.sources).remove(&token);
+            // No task is left under the filter. Taken out of the epoll set by hand: whoever else
+            // holds the listener would keep it there.
+            if let Some(source) = lock(&self.sources).remove(&token) {
+                let _ = epoll::delete(&self.epoll, &source.origin.listener);
+            }
+            (self.ended.0)(token);
         }
     }
 
@@ -187,16 +229,12 @@ impl Pool {
     fn take(&self, worker: &mut Worker, source: &Source) {
         let listener = &source.origin.listener;
         let may_go_on = source.gate.enter(source.token);
-        let received = listener.receive();
+        let received = self.journal.receive(listener, source.token);
         if may_go_on {
             self.arm(source.token, listener);
         }
         match received {
-            Ok(Some(notification)) => {
-                let deadline = self.deadlines.start(source.origin.clone(), notification.id);
-                serve::serve(worker, &source.origin, &notification);
-                self.deadlines.stop(deadline);
-            }
+            Ok(Some(taking)) => self.serve(worker, source, &taking),
             Ok(None) => {}
             Err(error) => {
                 tracing::error!(%error, "receiving a trapped system call");

@@ -36,6 +36,13 @@
 //!   a file system which the container serves itself) hangs threads of that container's share only,
 //!   and the caller gets `ETIMEDOUT`.
 //!
+//! # When the manager dies
+//!
+//! Listeners are kept by somebody else as well, and so is the [`Journal`] that every request is
+//! taken into. The next manager serves the listeners on and does again what was left half done. A
+//! step that must not be done twice is noted before it is taken, by the id of the mount that it makes
+//! or takes off: whether that mount is there tells whether the step was taken.
+//!
 //! # What is not locked, and what it costs
 //!
 //! The mounts that a container *starts* with are locked. One that the broker adds later belongs to
@@ -66,7 +73,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use sysbox_kernel::notify;
+use sysbox_kernel::notify::{self, Journal, NamespaceId, Taking};
 
 pub use host::Features;
 
@@ -93,10 +100,16 @@ pub struct Broker {
 impl Broker {
     /// Starts it, with whatever of its methods this kernel has.
     ///
+    /// Requests that are being served are written down in `journal`. `ended` is called with the
+    /// number of a listener when no task is left under its filter.
+    ///
     /// # Errors
     /// When the process may not do what the broker does (it needs all of root's capabilities), or
     /// /proc is not mounted.
-    pub fn start() -> io::Result<Self> {
+    pub fn start(
+        journal: Arc<Journal>,
+        ended: impl Fn(u64) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         let features = Features::probe().map_err(|error| {
             let text = format!(
                 "starting the mount broker: making a procfs to find out what this kernel can do: \
@@ -104,19 +117,24 @@ impl Broker {
             );
             io::Error::new(error.kind(), text)
         })?;
-        Self::start_with(features)
+        Self::start_with(features, journal, ended)
     }
 
     /// Starts it with a choice of methods, to try the ways of older kernels on a newer one.
     ///
     /// # Errors
     /// As [`Broker::start`].
-    pub fn start_with(features: Features) -> io::Result<Self> {
+    pub fn start_with(
+        features: Features,
+        journal: Arc<Journal>,
+        ended: impl Fn(u64) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         let host = host::Host::new(features)?;
-        Ok(Self { pool: listen::Pool::start(host)? })
+        Ok(Self { pool: listen::Pool::start(host, journal, listen::Ended(Box::new(ended)))? })
     }
 
-    /// Serves the requests of `listener` until no task under its filter is left.
+    /// Serves the requests of `listener` until no task under its filter is left. `number` names it
+    /// in the journal: not 0, and no other listener's.
     ///
     /// `pidfd` is the process that the filter was made for; it must be in the container's user
     /// namespace (a mix-up would make every request of it fail in silence).
@@ -125,6 +143,7 @@ impl Broker {
     /// `InvalidInput` for a process outside of the container; what epoll said.
     pub fn attach(
         &self,
+        number: u64,
         container: Arc<Container>,
         listener: OwnedFd,
         pidfd: OwnedFd,
@@ -140,10 +159,37 @@ impl Broker {
                 ),
             ));
         }
+        self.add(number, container, userns, listener, Vec::new())
+    }
+
+    /// Serves on a listener that a manager that died has served, and first what was `left` of its
+    /// requests.
+    ///
+    /// # Errors
+    /// What epoll said, or no thread can be made.
+    pub fn take_over(
+        &self,
+        number: u64,
+        container: Arc<Container>,
+        listener: OwnedFd,
+        left: Vec<Taking>,
+    ) -> io::Result<()> {
+        let userns = notify::id_of(&container.userns)?;
+        self.add(number, container, userns, listener, left)
+    }
+
+    fn add(
+        &self,
+        number: u64,
+        container: Arc<Container>,
+        userns: NamespaceId,
+        listener: OwnedFd,
+        left: Vec<Taking>,
+    ) -> io::Result<()> {
         let listener = notify::Listener::new(listener);
         if let Err(error) = listener.set_sync_wake_up() {
             tracing::debug!(container = container.id, %error, "no synchronous wake-up (before 6.6)");
         }
-        self.pool.add(container, userns, listener)
+        self.pool.add(number, container, userns, listener, left)
     }
 }

@@ -23,6 +23,8 @@ pub enum Event {
     OwnerRemoved(String),
     /// `sysbox-fs` has this container's files (again).
     FilesAdded(String, proto::Added),
+    /// No task is left under the filter of this listener.
+    ListenerEnded(u64),
 }
 
 /// Works off events until the manager is dropped.
@@ -36,6 +38,7 @@ pub fn run(manager: &Weak<Manager>, events: &Receiver<Event>) {
             Ok(Event::InitDied(key)) => manager.init_died(key),
             Ok(Event::OwnerRemoved(id)) => manager.sweep_one(&id),
             Ok(Event::FilesAdded(id, added)) => manager.files_added(&id, added),
+            Ok(Event::ListenerEnded(number)) => manager.kept.ended(number),
             Err(RecvTimeoutError::Timeout) => manager.sweep(),
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -71,11 +74,18 @@ impl Manager {
         let Some(userns) = live.userns.take() else {
             return;
         };
-        live.container = Some(Opaque(Arc::new(broker::Container {
+        let container = Arc::new(broker::Container {
             id: id.to_owned(),
             userns,
             emulated_dir: PathBuf::from(added.emulated_dir),
             emulated_files: added.emulated_files,
-        })));
+        });
+        live.container = Some(Opaque(container.clone()));
+        let key = state.registry.get(id).map(|record| record.key);
+        drop(state);
+        self.released.notify_all();
+        if let Some(key) = key {
+            self.adopt_listeners(key, &container);
+        }
     }
 }

@@ -19,6 +19,7 @@
 mod commit;
 mod housekeeping;
 mod inits;
+mod listeners;
 mod recover;
 mod register;
 mod release;
@@ -37,6 +38,7 @@ use crate::coherence::{Coherence, View};
 use crate::error::{Doing as _, Error, Result};
 use crate::fs_link::FsLink;
 use crate::ids::{Ids, SubidFiles};
+use crate::kept::Kept;
 use crate::registry::{Registry, process};
 use crate::sync::lock;
 use crate::volumes::{OwnerWatch, Volumes};
@@ -53,6 +55,7 @@ pub struct Manager {
     volumes: Volumes,
     owners: OwnerWatch,
     coherence: Coherence,
+    kept: Kept,
     broker: Handle,
     fs: FsLink,
     inits: InitWatch,
@@ -103,8 +106,9 @@ pub enum Runtime {
 }
 
 impl Manager {
-    /// Loads the state under `data_root` and takes up the containers that live.
-    pub fn start(data_root: &Path, files: SubidFiles) -> Result<Arc<Self>> {
+    /// Loads the state under `data_root` and takes up the containers that live, with what was kept
+    /// of them (the holder's socket is in `run_dir`).
+    pub fn start(run_dir: &Path, data_root: &Path, files: SubidFiles) -> Result<Arc<Self>> {
         let root = data_root.display();
         let registry =
             Registry::open(data_root).doing(|| format!("loading the records under {root}"))?;
@@ -119,7 +123,11 @@ impl Manager {
             move |event| drop(events.send(event))
         };
         let (died, removed, added) = (send(&events), send(&events), send(&events));
+        let ended = Mutex::new(send(&events));
+        let ended = move |number| lock(&ended)(Event::ListenerEnded(number));
         let starting = |what: &'static str| move || format!("starting to {what}");
+        let kept = Kept::open(run_dir).doing(starting("take up what was kept"))?;
+        let broker = Broker::start(kept.journal(), ended).doing(starting("serve mounts"))?;
         let manager = Arc::new(Self {
             state: Mutex::new(State { registry, ids, live: HashMap::new() }),
             released: Condvar::new(),
@@ -127,7 +135,8 @@ impl Manager {
             owners: OwnerWatch::start(move |id| removed(Event::OwnerRemoved(id.to_owned())))
                 .doing(starting("watch the owners of volumes"))?,
             coherence: Coherence::start(),
-            broker: Opaque(Broker::start().doing(starting("serve mounts"))?),
+            kept,
+            broker: Opaque(broker),
             fs: FsLink::start(move |id, answer| added(Event::FilesAdded(id.to_owned(), answer)))
                 .doing(starting("talk to sysbox-fs"))?,
             inits: InitWatch::start(move |key| died(Event::InitDied(key)))
@@ -157,24 +166,6 @@ impl Manager {
             pid: std::process::id() as i32,
             containers,
         }
-    }
-
-    /// Hands a seccomp listener of a container to the broker.
-    pub fn attach_listener(&self, id: &str, listener: OwnedFd, pidfd: OwnedFd) -> Result<()> {
-        let container = {
-            let state = self.lock();
-            let live = state.live.get(id).ok_or_else(|| unknown(id))?;
-            live.container.as_ref().map(|c| Arc::clone(&c.0)).ok_or_else(|| {
-                Error::new(format!(
-                    "container {id} has no virtualised files yet, for sysbox-fs is not running"
-                ))
-                .remedy("start it with `systemctl start sysbox-fs` or run `sysbox-fs` as root")
-            })?
-        };
-        self.broker
-            .0
-            .attach(container, listener, pidfd)
-            .doing(|| format!("serving the mounts of container {id}"))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
 use sysbox_ipc::proto;
+use sysbox_kernel::notify;
 
 use super::{Live, Manager};
 use crate::coherence::{Container, View};
@@ -39,6 +40,11 @@ impl Manager {
                 },
             };
             result.doing(|| format!("taking up container {id}"))?;
+        }
+        {
+            let state = self.lock();
+            let lives = |key| state.registry.iter().any(|r| r.key == key && r.is_live());
+            self.kept.retain(lives);
         }
         self.sweep();
         Ok(())
@@ -117,10 +123,7 @@ impl Manager {
     /// A container that runs on.
     fn take_up(&self, record: &Record, init: Process, pidfd: OwnedFd) -> std::io::Result<()> {
         let id = &record.id;
-        let userns = std::fs::File::open(format!("/proc/{}/ns/user", init.pid)).map(OwnedFd::from);
-        // Init may have gone into a namespace of its own making; that one is not the container's.
-        let ours = |ns: &OwnedFd| inode(ns).is_ok_and(|inode| inode == record.userns_inode);
-        let userns = userns.ok().filter(ours);
+        let userns = user_namespace(record, init);
         if userns.is_none() {
             tracing::warn!(
                 container = id,
@@ -166,4 +169,13 @@ impl Manager {
             rustix::fs::open(format!("/proc/{}/root", init.pid), flags, Mode::empty()).ok()?;
         (process::fdinfo(root.as_fd(), "mnt_id:") == Some(at_commit)).then_some(root)
     }
+}
+
+/// The user namespace of a container that runs. Init may have gone into one of its own making, which
+/// is then a descendant of the container's.
+fn user_namespace(record: &Record, init: Process) -> Option<OwnedFd> {
+    let its = std::fs::File::open(format!("/proc/{}/ns/user", init.pid)).ok()?;
+    let ours = |ns: &OwnedFd| inode(ns).is_ok_and(|inode| inode == record.userns_inode);
+    let parent = |ns: &OwnedFd| notify::parent(ns).ok().flatten();
+    std::iter::successors(Some(OwnedFd::from(its)), parent).find(ours)
 }

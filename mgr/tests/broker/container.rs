@@ -10,6 +10,7 @@ use std::panic::catch_unwind;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::mount::{
@@ -21,6 +22,7 @@ use rustix::net::{
 };
 use rustix::process::{Signal, chdir, pivot_root, set_parent_process_death_signal};
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
+use sysbox_kernel::notify::Journal;
 use sysbox_kernel::{ns, process, seccomp};
 use sysbox_mgr::broker::{Broker, Container, Features};
 
@@ -47,7 +49,8 @@ impl Host {
     }
 
     pub fn broker(&self, features: Features) -> Broker {
-        Broker::start_with(features).expect("starting the broker")
+        let journal = Journal::new().expect("a journal");
+        Broker::start_with(features, journal, |_| ()).expect("starting the broker")
     }
 
     /// Runs a case in a container of its own.
@@ -83,13 +86,15 @@ impl Host {
         }
         let (pidfd, userns) = (received.remove(0), received.remove(0));
         if let Some(listener) = received.pop() {
+            static NUMBER: AtomicU64 = AtomicU64::new(1);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
             let container = Container {
                 id: case.name.to_owned(),
                 userns,
                 emulated_dir: self.dir.path().join("emulated"),
                 emulated_files: layout::FILES.map(|(name, _)| name.to_owned()).to_vec(),
             };
-            let attached = broker.attach(Arc::new(container), listener, pidfd);
+            let attached = broker.attach(number, Arc::new(container), listener, pidfd);
             attached.expect("attaching the listener");
         }
         let mut socket = socket;

@@ -38,11 +38,14 @@ impl Delivery {
         if cover_first {
             cover.attach(worker, mount.as_fd()).map_err(uncovered)?;
         }
+        let (id, device) =
+            identity(&mount).map_err(|error| Stop::Broken("looking at the new mount", error))?;
         let attached = worker.in_mount_namespace(&mount_namespace, |worker| {
             // The last moment to find that it is all in vain.
             if !caller.still_waits() {
                 return Err(Stop::Continue);
             }
+            caller.note(id);
             mount::attach(&mount, &target).map_err(refusal)?;
             if cover_first {
                 return Ok(());
@@ -54,8 +57,8 @@ impl Delivery {
             })
         });
         attached.map_err(|error| Stop::Broken("entering the mount namespace", error))??;
-        let undo = Attached::new(&mount, mount_namespace).ok();
-        Ok(Served { answer: Answer::Success, undo })
+        let undo = Attached { mount_namespace, id, device };
+        Ok(Served { answer: Answer::Success, undo: Some(undo) })
     }
 }
 
@@ -68,13 +71,25 @@ pub struct Attached {
 }
 
 impl Attached {
-    fn new(mount: &OwnedFd, mount_namespace: OwnedFd) -> io::Result<Self> {
-        let found = statx(mount, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
-        Ok(Self {
-            mount_namespace,
-            id: found.stx_mnt_id,
-            device: rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor),
-        })
+    /// The mount that a manager that died meant to attach, if it has come to that.
+    ///
+    /// `id` is what it noted. Mount ids are used again: so that a stranger is not taken for it, the
+    /// type must be that of the request. Nothing but our own work makes such mounts for a caller
+    /// that waits.
+    pub fn find(
+        worker: &mut Worker,
+        mount_namespace: &OwnedFd,
+        id: u64,
+        file_system: &[u8],
+    ) -> io::Result<Option<Self>> {
+        let text =
+            worker.in_mount_namespace(mount_namespace, |worker| worker.own_mountinfo())??;
+        let mounts = mountinfo::parse(&text);
+        let is_it = |entry: &&Entry| entry.id == id && entry.file_system == file_system;
+        let Some(device) = mounts.iter().find(is_it).map(|entry| entry.device) else {
+            return Ok(None);
+        };
+        Ok(Some(Self { mount_namespace: mount_namespace.try_clone()?, id, device }))
     }
 
     /// Takes the mount away again, whoever uses it.
@@ -106,6 +121,13 @@ impl Attached {
             result => result,
         }
     }
+}
+
+/// Id and device of a mount. Both stay the same when it is attached.
+fn identity(mount: &OwnedFd) -> io::Result<(u64, u64)> {
+    let found = statx(mount, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    let device = rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor);
+    Ok((found.stx_mnt_id, device))
 }
 
 /// The kernel refused the target; it would refuse it to the caller with the same word.

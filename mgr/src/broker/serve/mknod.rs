@@ -20,6 +20,9 @@ use super::super::resolve;
 use super::super::worker::{Identity, Worker};
 use super::{Attempt, Served, Stop, or_continue};
 
+/// Noted before the node is made.
+const BEGUN: u64 = 1;
+
 /// The arguments of mknodat(2).
 #[derive(Debug)]
 pub struct Node {
@@ -60,12 +63,17 @@ pub fn serve(worker: &mut Worker, caller: &Caller<'_>, node: &Node) -> Attempt<S
         return Err(Stop::Continue);
     }
     let mode = Mode::from_raw_mode(node.mode & 0o7777);
+    let begun = caller.noted() != 0;
+    caller.note(BEGUN);
     let made = worker.acting_as(identity, |_| {
         let device = u64::from(node.device);
         mknodat(&parent, name, FileType::CharacterDevice, mode, device)
     });
-    made.map_err(|error| Stop::Broken("taking on the identity of a caller", error))?
-        .map_err(Stop::Refuse)?;
+    match made.map_err(|error| Stop::Broken("taking on the identity of a caller", error))? {
+        // A manager that died has made it.
+        Err(Errno::EXIST) if begun && find_node(&parent, name, node.device).is_some() => {}
+        made => made.map_err(Stop::Refuse)?,
+    }
     if !works(worker, &parent, name, node.device) {
         remove(&parent, name);
         return Err(Stop::Continue);
@@ -104,23 +112,25 @@ fn works(worker: &Worker, parent: &OwnedFd, name: &[u8], device: u32) -> bool {
     if fstatvfs(parent).is_ok_and(nodev) {
         return true;
     }
-    let place = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let Ok(node) = openat(parent, name, place, Mode::empty()) else {
+    // Somebody may have put another thing there; then the node is none of our business any more.
+    let Some(node) = find_node(parent, name, device) else {
         return true;
     };
-    // Somebody may have put another thing there; then the node is none of our business any more.
-    let is_it = fstat(&node).is_ok_and(|found| {
-        FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
-            && found.st_rdev == u64::from(device)
-    });
-    if !is_it {
-        return true;
-    }
     use std::os::fd::AsRawFd;
     let link = format!("thread-self/fd/{}", node.as_raw_fd());
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let opened = openat(&worker.host.proc, link, flags, Mode::empty());
     !matches!(opened, Err(Errno::ACCESS))
+}
+
+/// The device node of this name, if it is this one.
+fn find_node(parent: &OwnedFd, name: &[u8], device: u32) -> Option<OwnedFd> {
+    let place = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let node = openat(parent, name, place, Mode::empty()).ok()?;
+    let found = fstat(&node).ok()?;
+    let is_it = FileType::from_raw_mode(found.st_mode) == FileType::CharacterDevice
+        && found.st_rdev == u64::from(device);
+    is_it.then_some(node)
 }
 
 fn remove(parent: &OwnedFd, name: &[u8]) {

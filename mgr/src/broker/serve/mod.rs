@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use sysbox_kernel::notify::{Answer, Listener, NamespaceId, Notification};
+use sysbox_kernel::notify::{Answer, Listener, NamespaceId, Notification, Taking};
 
 use super::Container;
 use super::caller::{Caller, read_string};
@@ -97,9 +97,10 @@ fn or_continue<T, E>(result: Result<T, E>) -> Attempt<T> {
     result.map_err(|_| Stop::Continue)
 }
 
-/// Serves a request and answers it.
-pub fn serve(worker: &mut Worker, origin: &Origin, notification: &Notification) {
-    let served = match attempt(worker, origin, notification) {
+/// Serves a request and answers it. It may be one that a manager that died had begun to serve.
+pub fn serve(worker: &mut Worker, origin: &Origin, taking: &Taking) {
+    let notification = taking.request();
+    let served = match attempt(worker, origin, taking, &notification) {
         Ok(served) => served,
         Err(Stop::Continue) => Answer::Continue.into(),
         Err(Stop::Refuse(errno)) => errno.into(),
@@ -126,20 +127,25 @@ pub fn serve(worker: &mut Worker, origin: &Origin, notification: &Notification) 
     }
 }
 
-fn attempt(worker: &mut Worker, origin: &Origin, notification: &Notification) -> Attempt<Served> {
+fn attempt(
+    worker: &mut Worker,
+    origin: &Origin,
+    taking: &Taking,
+    notification: &Notification,
+) -> Attempt<Served> {
     match decode(notification).ok_or(Stop::Continue)? {
-        Request::Mount(request) => new_mount(worker, origin, notification, request),
+        Request::Mount(request) => new_mount(worker, origin, taking, request),
         Request::Fsopen { name_at } => fsopen(notification, name_at),
         Request::Umount { target_at, flags } => {
             if !decide::is_plain_umount(flags) {
                 return Err(Stop::Continue);
             }
-            let caller = find(worker, origin, notification)?;
+            let caller = find(worker, origin, taking)?;
             umount::serve(worker, origin, &caller, target_at, flags)
         }
         Request::Mknod { dir, path_at, mode, device } => {
             decide::device(mode, device).ok_or(Stop::Continue)?;
-            let caller = find(worker, origin, notification)?;
+            let caller = find(worker, origin, taking)?;
             let node = mknod::Node { dir, path_at, mode, device };
             mknod::serve(worker, &caller, &node)
         }
@@ -149,14 +155,14 @@ fn attempt(worker: &mut Worker, origin: &Origin, notification: &Notification) ->
 fn new_mount(
     worker: &mut Worker,
     origin: &Origin,
-    notification: &Notification,
+    taking: &Taking,
     request: Mount,
 ) -> Attempt<Served> {
     let flags = decide::flags_of_new_mount(request.flags).ok_or(Stop::Continue)?;
     // The type comes first, so that everything that is not for us goes on with one look at memory.
-    let name = or_continue(read_string(notification.tid, request.type_at))?;
+    let name = or_continue(read_string(taking.request().tid, request.type_at))?;
     let kind = decide::new_mount(&name.unwrap_or_default()).ok_or(Stop::Continue)?;
-    let caller = find(worker, origin, notification)?;
+    let caller = find(worker, origin, taking)?;
     mount::serve(worker, origin, &caller, kind, &Mount { flags, ..request })
 }
 
@@ -170,11 +176,7 @@ fn fsopen(notification: &Notification, name_at: u64) -> Attempt<Served> {
     }
 }
 
-fn find<'a>(
-    worker: &Worker,
-    origin: &'a Origin,
-    notification: &Notification,
-) -> Attempt<Caller<'a>> {
-    let found = Caller::find(&worker.host, &origin.listener, notification, origin.userns);
+fn find<'a>(worker: &Worker, origin: &'a Origin, taking: &'a Taking) -> Attempt<Caller<'a>> {
+    let found = Caller::find(&worker.host, &origin.listener, taking, origin.userns);
     or_continue(found)
 }

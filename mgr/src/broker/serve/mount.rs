@@ -4,12 +4,14 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{AtFlags, FileType, StatxAttributes, StatxFlags, fstat, statx};
 use rustix::io::Errno;
+use sysbox_kernel::notify::Answer;
 
 use super::super::caller::{Caller, Namespace};
 use super::super::decide::{self, Facts, NewMount};
 use super::super::request::Mount;
 use super::super::resolve;
 use super::super::worker::Worker;
+use super::attach::Attached;
 use super::emulated::{Carrier, Cover};
 use super::{Attempt, Origin, Served, Stop, attach, empty, new_proc, new_sysfs, or_continue};
 
@@ -60,6 +62,9 @@ pub fn serve(
     if !decide::may_mount_new(kind, &facts) {
         return Err(Stop::Continue);
     }
+    if let Some(served) = go_on(worker, caller, kind, &mount_namespace)? {
+        return Ok(served);
+    }
     let target = or_continue(resolve::object(worker, caller, &target, true))?;
     if !caller.still_waits() {
         return Err(Stop::Continue);
@@ -92,6 +97,35 @@ pub fn serve(
     };
     let delivery = attach::Delivery { mount, cover, target, mount_namespace };
     delivery.carry_out(worker, caller)
+}
+
+/// Goes on where a manager that died has left off: its mount is in place, or all is to be done.
+fn go_on(
+    worker: &mut Worker,
+    caller: &Caller<'_>,
+    kind: NewMount,
+    mount_namespace: &OwnedFd,
+) -> Attempt<Option<Served>> {
+    let id = caller.noted();
+    if id == 0 {
+        return Ok(None);
+    }
+    let file_system: &[u8] = match kind {
+        NewMount::Proc => b"proc",
+        NewMount::Sysfs => b"sysfs",
+        NewMount::Empty => b"tmpfs",
+    };
+    let found = Attached::find(worker, mount_namespace, id, file_system)
+        .map_err(|error| Stop::Broken("looking for the mount of a manager that died", error))?;
+    match found {
+        // It was attached in one piece with its virtualised files.
+        Some(_) if worker.host.features.detached_trees => Ok(Some(Answer::Success.into())),
+        Some(attached) => {
+            attached.take_back(worker);
+            Ok(None)
+        }
+        None => Ok(None),
+    }
 }
 
 /// What is known of the object to mount on.

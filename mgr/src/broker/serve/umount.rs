@@ -19,6 +19,7 @@ use super::super::decide::{self, Facts};
 use super::super::mountinfo;
 use super::super::resolve;
 use super::super::worker::Worker;
+use super::attach::Attached;
 use super::covered::{Covered, Found, find};
 use super::emulated::Cover;
 use super::{Attempt, Origin, Served, Stop, or_continue};
@@ -33,6 +34,11 @@ pub fn serve(
     target_at: u64,
     flags: u32,
 ) -> Attempt<Served> {
+    let mount_namespace = or_continue(caller.namespace(Namespace::Mount))?;
+    let begun = caller.noted();
+    if begun != 0 && is_gone(worker, &mount_namespace, begun)? {
+        return Ok(Answer::Success.into());
+    }
     let path = or_continue(caller.string(target_at))?.ok_or(Stop::Continue)?;
     let follow = flags & UMOUNT_NOFOLLOW == 0;
     let target = or_continue(resolve::object(worker, caller, &path, follow))?;
@@ -42,7 +48,6 @@ pub fn serve(
     }
     let emulated = emulated_device(&origin.container)?;
     let mounts = mountinfo::parse(&or_continue(caller.mountinfo())?);
-    let mount_namespace = or_continue(caller.namespace(Namespace::Mount))?;
     let facts = Facts {
         credentials: caller.credentials(),
         mount: or_continue(caller.lineage(&mount_namespace))?,
@@ -69,9 +74,20 @@ pub fn serve(
             Taken::All => return Ok(Answer::Success.into()),
             Taken::Busy(busy) => busy,
         };
-    let restored = covered.put_back(worker, origin, caller, &busy, &mount_namespace);
+    let restored = covered.put_back(worker, origin, caller, &busy, &mount_namespace, begun != 0);
     restored.map_err(|error| Stop::Broken("putting virtualised files back", error))?;
     Err(Stop::Refuse(busy.errno))
+}
+
+/// Whether a manager that died has taken off the mount that it noted.
+fn is_gone(worker: &mut Worker, mount_namespace: &OwnedFd, id: u64) -> Attempt<bool> {
+    for file_system in [&b"proc"[..], b"sysfs"] {
+        let found = Attached::find(worker, mount_namespace, id, file_system);
+        if or_continue(found)?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Where a descriptor is.
@@ -131,6 +147,7 @@ impl Covered {
         if !caller.still_waits() {
             return Err(Stop::Continue);
         }
+        caller.note(self.mount_id);
         let mut path = name.to_vec();
         path.push(b'/');
         let mut files_off = 0;
@@ -161,7 +178,7 @@ impl Covered {
         }
     }
 
-    /// Puts the files back that are off.
+    /// Puts the files back that are off; `all`: those, too, that a manager that died took off.
     fn put_back(
         &self,
         worker: &mut Worker,
@@ -169,16 +186,18 @@ impl Covered {
         caller: &Caller<'_>,
         busy: &Busy,
         mount_namespace: &OwnedFd,
+        all: bool,
     ) -> io::Result<()> {
         let root = busy.root.as_fd();
-        let off = &self.files[..busy.files_off];
+        let (off, on) = self.files.split_at(busy.files_off);
+        let has = |files: &[Vec<u8>], place: &str| files.iter().any(|f| f == place.as_bytes());
         let cover = Cover::find(
             worker,
             &origin.container,
             self.carrier,
             root,
             self.read_only,
-            |place| off.iter().any(|file| file == place.as_bytes()),
+            |place| if all { !has(on, place) } else { has(off, place) },
             || caller.namespace(Namespace::Net),
         )?;
         worker.in_mount_namespace(mount_namespace, |worker| cover.attach(worker, root))?
