@@ -7,12 +7,16 @@ use crate::view::memory::Memory;
 
 /// The host's fields in the host's order, with the container's values.
 pub fn meminfo(view: &View) -> String {
-    let template = view.host.text("proc/meminfo");
+    filled(view, &view.host.text("proc/meminfo"), "")
+}
+
+/// The fields of a template, whose lines begin with `prefix`, with the container's values.
+pub fn filled(view: &View, template: &str, prefix: &str) -> String {
     let memory = view.memory();
     let page_size = view.host.meminfo("Hugepagesize");
     let mut text = String::with_capacity(template.len() + 64);
     for line in template.lines() {
-        let Some((name, rest)) = line.split_once(':') else {
+        let Some((name, rest)) = line.strip_prefix(prefix).and_then(|l| l.split_once(':')) else {
             continue;
         };
         let native = rest.split_whitespace().next().and_then(|v| v.parse().ok()).unwrap_or(0);
@@ -26,6 +30,7 @@ pub fn meminfo(view: &View) -> String {
             _ => bytes(&memory, page_size * 1024, name) / 1024,
         };
         let unit = if rest.ends_with(" kB") { " kB" } else { "" };
+        text.push_str(prefix);
         put(&mut text, name, value, unit);
     }
     text
@@ -43,7 +48,8 @@ fn bytes(memory: &Memory, huge_page: u64, name: &str) -> u64 {
             let reclaimable = stat.active_file + stat.inactive_file + stat.slab_reclaimable;
             (free + reclaimable.min(memory.used)).min(memory.total)
         }
-        "Cached" => stat.file,
+        "MemUsed" => memory.used,
+        "Cached" | "FilePages" => stat.file,
         "SwapCached" => stat.swapcached,
         "Active" => stat.active_anon + stat.active_file,
         "Inactive" => stat.inactive_anon + stat.inactive_file,

@@ -1,8 +1,90 @@
 //! Files that tell of the host and are not emulated: what they are inside, and why.
 
 /// Paths as the page prints them, what is inside, the reason.
-pub const NATIVE: &[(&str, &str, &str)] = &[(
-    "`/proc/kallsyms`, `/proc/modules`",
-    "the kernel's own",
-    "addresses read as 0 without CAP_SYSLOG on the host; which modules are loaded is what kubeadm and iptables look for",
-)];
+pub const NATIVE: &[(&str, &str, &str)] = &[
+    (
+        "`/sys/devices/system/cpu/cpuN/`, `/sys/devices/system/cpu/kernel_max`",
+        "the kernel's own, of all CPUs",
+        "only single files are mounted over, so directories can't be hidden; programs count by `online` and `possible`",
+    ),
+    (
+        "`/sys/devices/system/node/nodeN/` from node1 on, and other files of node0",
+        "the kernel's own",
+        "how a limit spreads over several nodes nobody knows; placing tasks on real nodes needs the real ones",
+    ),
+    (
+        "`/proc/interrupts`, `/proc/softirqs`, `/proc/buddyinfo`, `/proc/zoneinfo`, `/proc/schedstat`",
+        "the kernel's own",
+        "counters of the hardware, which no cgroup has a part of; monitoring that reads them wants the machine's",
+    ),
+    (
+        "`/proc/slabinfo`, `/proc/pagetypeinfo`, `/proc/vmallocinfo`, `/proc/kpage*`",
+        "can't be read",
+        "the kernel lets only the host's root read them",
+    ),
+    (
+        "`/proc/keys`, `/proc/timer_list`, `/proc/kcore`, `/proc/acpi`, `/proc/scsi`, `/sys/firmware`",
+        "masked",
+        "Docker's own list of masked paths, which stays",
+    ),
+    (
+        "`/proc/key-users`",
+        "the kernel's own",
+        "shows only users that are mapped into the reader's user namespace",
+    ),
+    (
+        "`/proc/kallsyms`, `/proc/iomem`, `/proc/ioports`, `/proc/modules`",
+        "the kernel's own",
+        "addresses read as 0 for all but the host's root; which modules are loaded is what kubeadm and iptables look for",
+    ),
+    (
+        "`/proc/config.gz`, `/proc/version`, `/proc/filesystems`, `/proc/devices`, `/proc/crypto`",
+        "the kernel's own",
+        "what the kernel offers is the same for everybody, and checks of inner engines need it",
+    ),
+    (
+        "`/proc/locks`",
+        "the kernel's own",
+        "shows processes of the reader's pid namespace; of others that a lock exists, without a name",
+    ),
+    (
+        "`/proc/sysrq-trigger`, `/proc/irq`, `/proc/bus`, `/proc/fs`",
+        "read-only",
+        "Docker's own list of read-only paths, which stays",
+    ),
+    (
+        "`/proc/sys/net/`, `/proc/sys/user/`, `/proc/sys/fs/mqueue/`, `/proc/sys/kernel/{shm*,msg*,sem}`",
+        "the kernel's own, writable",
+        "they belong to namespaces of the container",
+    ),
+    (
+        "`/proc/sys/kernel/pid_max`",
+        "the kernel's own; writable from Linux 6.14 on",
+        "belongs to the pid namespace from then on; before, systemd-sysctl passes over the refusal",
+    ),
+    (
+        "`/proc/sys/kernel/random/{uuid,entropy_avail,poolsize}`",
+        "the kernel's own",
+        "a new UUID for each reader, and numbers that are constants today",
+    ),
+    (
+        "`/proc/sys/net/core/{rmem_max,wmem_max}`, `/proc/sys/net/netfilter/nf_conntrack_max`",
+        "the kernel's own, read-only",
+        "only the host's network namespace may change them",
+    ),
+    (
+        "`/proc/sys/vm/nr_hugepages`, `/proc/sys/vm/nr_overcommit_hugepages`",
+        "the kernel's own, read-only",
+        "an accepted value would promise pages that the container does not get",
+    ),
+    (
+        "all other files of `/proc/sys`",
+        "the kernel's own, read-only",
+        "nothing known inside wants to write them; each file here costs every container a mount",
+    ),
+    (
+        "`sysinfo(2)`",
+        "the kernel's own: the host's memory and load; uptime is the container's",
+        "it is a system call; `free` and `uptime` of procps read the files, those of busybox do not",
+    ),
+];

@@ -18,6 +18,9 @@ const fn row(
 /// Why files about CPUs are emulated.
 const ALL_CPUS: &str = "shows all CPUs of the host whatever the container may use";
 
+/// Why pressure is emulated.
+const PRESSURE: &str = "tells how loaded the host is by everybody";
+
 /// All of them. Numbers up to 100.
 pub static RESOURCES: &[Row] = &[
     row(
@@ -117,5 +120,69 @@ pub static RESOURCES: &[Row] = &[
         "stable for the container",
         "is the host's, for all containers the same: kubelet takes it for the machine's name",
         render::product_uuid,
+    ),
+    row(
+        15,
+        "proc/pressure/cpu",
+        "what the container's tasks lost by waiting for CPUs",
+        PRESSURE,
+        render::pressure::cpu,
+    ),
+    row(
+        16,
+        "proc/pressure/memory",
+        "what they lost by waiting for memory",
+        PRESSURE,
+        render::pressure::memory,
+    ),
+    row(
+        17,
+        "proc/pressure/io",
+        "what they lost by waiting for disks",
+        PRESSURE,
+        render::pressure::io,
+    ),
+    row(18, "proc/pressure/irq", "what they lost to interrupts", PRESSURE, render::pressure::irq),
+    row(
+        19,
+        "proc/vmstat",
+        "what is counted for the container's cgroup, all else 0; it agrees with /proc/meminfo",
+        "counts for everybody",
+        render::vmstat,
+    ),
+    row(
+        20,
+        "proc/cmdline",
+        "the parameters that tell what the kernel offers",
+        "tells how the host was started and from where",
+        render::cmdline,
+    ),
+    row(
+        21,
+        "sys/devices/system/node/node0/meminfo",
+        "as /proc/meminfo, where the host has one node",
+        "shows the host's memory and the use by everybody",
+        render::node_meminfo,
+    ),
+    row(
+        22,
+        "sys/devices/system/node/node0/cpulist",
+        "the same CPUs as in /proc/cpuinfo, where the host has one node",
+        ALL_CPUS,
+        render::node_cpulist,
+    ),
+    row(
+        23,
+        "sys/devices/system/node/node0/cpumap",
+        "the same CPUs as a mask",
+        ALL_CPUS,
+        render::node_cpumap,
+    ),
+    row(
+        24,
+        "sys/devices/system/cpu/enabled",
+        "the same CPUs as online: the container has no others",
+        ALL_CPUS,
+        render::online,
     ),
 ];
