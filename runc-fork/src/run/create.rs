@@ -21,7 +21,7 @@ use sysbox_seccomp::Program;
 use super::console::{Terminal, send_fd};
 use super::init::{Init, open_start_fifo, own_standard_streams};
 use super::namespaces::{Launched, launch};
-use super::{copy_up, hooks, labels, limits, stage, tree};
+use super::{copy_up, hooks, labels, limits, mqueue, stage, tree};
 use crate::log;
 use crate::plan::Plan;
 use crate::prepare::{self, Prepared};
@@ -152,6 +152,7 @@ pub fn create(request: &Request) -> Result<Created> {
         log::warn(warning);
     }
     copy_up::fill(&plan, built.root.as_fd())?;
+    mqueue::mount_joined(&plan, namespace("ipc")?.as_fd(), built.root.as_fd())?;
     // Hooks are the host's programs and see the host's mounts.
     host.restore()?;
     timer.mark("tree");

@@ -70,7 +70,7 @@ impl Init<'_> {
             own_keyring()?;
         }
         setsid().context("make a session")?;
-        for mount in self.plan.mounts.iter().filter(|m| m.made_by_init()) {
+        for mount in self.plan.mounts.iter().filter(|m| self.plan.mounted_by_init(m)) {
             mount_own(mount).with_context(|| format!("mount {}", mount.destination.display()))?;
         }
         self.propagation()?;

@@ -11,6 +11,7 @@ pub mod hooks;
 pub mod init;
 pub mod labels;
 pub mod limits;
+mod mqueue;
 pub mod namespaces;
 pub mod process;
 mod stage;

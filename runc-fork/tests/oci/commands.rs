@@ -92,7 +92,13 @@ fn pause(world: &World) {
     bundle.call(&["pause"], &[]).ok();
     assert_eq!(bundle.state()["status"], "paused");
     bundle.exec("true").fails(255, "cannot exec in a paused container");
+    // As runc: the process starts as soon as the container is resumed.
+    let arguments = ["exec", "--ignore-paused", &bundle.id, "true"];
+    let mut waiting = world.command(&arguments).spawn().unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(100));
+    assert!(waiting.try_wait().unwrap().is_none(), "ran in a paused container");
     bundle.call(&["resume"], &[]).ok();
+    assert!(waiting.wait().unwrap().success());
     bundle.exec("true").ok();
     bundle.call(&["pause"], &[]).ok();
     // A frozen container dies all the same.

@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     ("mounts::recursive_attributes", recursive),
     ("mounts::masks_and_read_only_paths", masks),
     ("mounts::relative_sources_and_files", relative),
+    ("mounts::isolate_only_keeps_what_the_spec_says", isolate_only),
 ];
 
 fn tmpcopyup(world: &World) {
@@ -124,4 +125,20 @@ fn relative(world: &World) {
         "options": ["bind", "ro"] }));
     let done = bundle.run();
     assert!(done.out == "of the bundle\n" && done.err.contains("Read-only"), "{done:?}");
+}
+
+fn isolate_only(world: &World) {
+    let command = "touch /x; mkdir /sys/fs/cgroup/x; echo 1 > /proc/sys/net/ipv4/ip_forward; \
+                   grep CapEff /proc/self/status; mount -t tmpfs t /bin";
+    let mut bundle = Bundle::new(world, "isolate", command);
+    bundle.spec["root"]["readonly"] = json!(true);
+    bundle.spec["annotations"] = json!({ "io.sysbox.system-container": "false" });
+    let done = bundle.run();
+    for words in
+        ["/x: Read-only", "cgroup/x': Read-only", "ip_forward: Read-only", "permission denied"]
+    {
+        assert!(done.err.contains(words), "{words}: {done:?}");
+    }
+    // CAP_AUDIT_WRITE, CAP_KILL, CAP_NET_BIND_SERVICE
+    assert!(done.out.contains("CapEff:\t0000000020000420"), "{done:?}");
 }

@@ -37,17 +37,22 @@ fn joined(world: &World) {
     first.start();
     let pid = first.pid();
     let mut second = Bundle::sleeping(world, "second");
-    for (kind, file) in [("network", "net"), ("uts", "uts")] {
+    for (kind, file) in [("network", "net"), ("uts", "uts"), ("ipc", "ipc"), ("pid", "pid")] {
         let namespaces = second.spec["linux"]["namespaces"].as_array_mut().unwrap();
         namespaces.retain(|namespace| namespace["type"] != kind);
         namespaces.push(json!({ "type": kind, "path": format!("/proc/{pid}/ns/{file}") }));
     }
     second.spec["hostname"] = json!(null);
     second.start();
-    for kind in ["net", "uts"] {
+    for kind in ["net", "uts", "ipc", "pid"] {
         assert_eq!(link(second.pid(), kind), link(pid, kind), "{kind}");
     }
     assert_ne!(link(second.pid(), "user"), link(pid, "user"));
+    assert!(second.exec("grep ' /dev/mqueue ' /proc/mounts").ok().contains("mqueue"));
+    second.call(&["kill"], &["KILL"]).ok();
+    crate::world::wait_until("the end", || second.state()["status"] == "stopped");
+    second.call(&["delete"], &[]).ok();
+    assert_eq!(first.state()["status"], "running");
 }
 
 fn time(world: &World) {
