@@ -13,6 +13,8 @@ pub struct Entry {
     pub point: Vec<u8>,
     /// Whether the mount (not its file system) is read-only.
     pub read_only: bool,
+    /// Whether mounts and umounts on it appear in other mount namespaces, too.
+    pub shared: bool,
     /// File system type.
     pub file_system: Vec<u8>,
 }
@@ -34,13 +36,17 @@ fn line(line: &[u8]) -> Option<Entry> {
     let point = unescape(fields.next()?);
     let options = fields.next()?;
     // A varying number of optional fields, then a lone dash.
-    let mut fields = fields.skip_while(|&field| field != b"-").skip(1);
+    let mut shared = false;
+    for field in fields.by_ref().take_while(|&field| field != b"-") {
+        shared |= field.starts_with(b"shared:");
+    }
     Some(Entry {
         id,
         parent,
         device: rustix::fs::makedev(major, minor),
         point,
         read_only: options.split(|&byte| byte == b',').any(|option| option == b"ro"),
+        shared,
         file_system: fields.next()?.to_vec(),
     })
 }
@@ -80,11 +86,12 @@ mod tests {
             device: rustix::fs::makedev(98, 5),
             point: b"/mnt 2\\x".to_vec(),
             read_only: true,
+            shared: false,
             file_system: b"ext3".to_vec(),
         };
         assert_eq!(entries[0], expected);
         assert_eq!(entries[1].file_system, b"proc");
-        assert!(!entries[1].read_only);
+        assert!(!entries[1].read_only && entries[1].shared);
         assert_eq!(entries.len(), 2);
     }
 }

@@ -15,6 +15,8 @@ pub struct Covered {
     pub carrier: Carrier,
     /// Whether the mount is read-only, and its files with it.
     pub read_only: bool,
+    /// Whether what happens to it happens in other mount namespaces, too.
+    pub shared: bool,
     /// Places of its files below its root; as often as there are files on top of each other.
     pub files: Vec<Vec<u8>>,
 }
@@ -74,6 +76,7 @@ pub fn find(mounts: &[Entry], target: u64, emulated: u64) -> Found {
         name: name.to_vec(),
         carrier,
         read_only: mount.read_only,
+        shared: mount.shared,
         files,
     })
 }

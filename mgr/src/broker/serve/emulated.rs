@@ -21,7 +21,7 @@ pub enum Carrier {
 }
 
 /// Below this place of a proc, what exists depends on the network namespace of who looks.
-const OF_NET_NAMESPACE: &str = "sys/net/";
+pub const OF_NET_NAMESPACE: &str = "sys/net/";
 
 impl Carrier {
     /// The carrier of this file system type.

@@ -4,6 +4,7 @@ mod attach;
 mod covered;
 mod empty;
 mod emulated;
+mod lift;
 mod mknod;
 mod mount;
 mod new_proc;

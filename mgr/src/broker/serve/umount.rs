@@ -21,7 +21,8 @@ use super::super::resolve;
 use super::super::worker::Worker;
 use super::attach::Attached;
 use super::covered::{Covered, Found, find};
-use super::emulated::Cover;
+use super::emulated::{Cover, OF_NET_NAMESPACE};
+use super::lift::{self, Lifted};
 use super::{Attempt, Origin, Served, Stop, or_continue};
 
 const UMOUNT_NOFOLLOW: u32 = 8;
@@ -65,9 +66,9 @@ pub fn serve(
     let up = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let above = or_continue(openat(&target, "..", up, Mode::empty()))?;
     drop(target);
-    let entered = worker.in_mount_namespace(&mount_namespace, |_| {
+    let entered = worker.in_mount_namespace(&mount_namespace, |worker| {
         fchdir(&above).map_err(|_| Stop::Continue)?;
-        covered.take_off(caller)
+        covered.take_off_seen_by(worker, caller)
     });
     let busy =
         match entered.map_err(|error| Stop::Broken("entering the mount namespace", error))?? {
@@ -136,6 +137,18 @@ struct Busy {
 }
 
 impl Covered {
+    /// As [`Covered::take_off`]. Some places of a proc are there only for who is in the right network
+    /// namespace.
+    fn take_off_seen_by(&self, worker: &mut Worker, caller: &Caller<'_>) -> Attempt<Taken> {
+        let of_net = OF_NET_NAMESPACE.as_bytes();
+        if !self.files.iter().any(|file| file.starts_with(of_net)) {
+            return self.take_off(caller);
+        }
+        let net = or_continue(caller.namespace(Namespace::Net))?;
+        let taken = worker.in_net_namespace(&net, |_| self.take_off(caller));
+        taken.map_err(|error| Stop::Broken("entering the network namespace", error))?
+    }
+
     /// Takes the files off, then the mount. The thread is in the caller's mount namespace, in the
     /// directory that the mount is on.
     fn take_off(&self, caller: &Caller<'_>) -> Attempt<Taken> {
@@ -148,33 +161,48 @@ impl Covered {
             return Err(Stop::Continue);
         }
         caller.note(self.mount_id);
-        let mut path = name.to_vec();
-        path.push(b'/');
         let mut files_off = 0;
-        let errno = loop {
-            let Some(file) = self.files.get(files_off) else {
-                match unmount(name, UnmountFlags::NOFOLLOW) {
-                    Ok(()) => return Ok(Taken::All),
-                    Err(errno) => break errno,
-                }
-            };
-            path.truncate(name.len() + 1);
-            path.extend_from_slice(file);
-            match unmount(path.as_slice(), UnmountFlags::NOFOLLOW) {
-                Ok(()) => files_off += 1,
-                // Locked by the kernel; so is the mount below, or it has to stay in one piece.
-                Err(Errno::INVAL) if files_off == 0 => return Err(Stop::Continue),
-                Err(errno) => break errno,
+        let mut busy = None;
+        if !self.shared && self.files.len() > 1 {
+            match lift::lift(name, or_continue(open_root(name))?, &self.files) {
+                Lifted::Off(count) => files_off = count,
+                Lifted::Busy => busy = Some(Errno::BUSY),
+                Lifted::Not => {}
             }
+        }
+        let errno = match busy {
+            Some(errno) => errno,
+            None => match self.take_off_one_by_one(&mut files_off)? {
+                Ok(()) => return Ok(Taken::All),
+                Err(errno) => errno,
+            },
         };
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let root = openat(CWD, name, flags, Mode::empty());
-        match root.map_err(io::Error::from) {
+        match open_root(name) {
             Ok(root) if Place::of(&root)?.mount_id == self.mount_id => {
                 Ok(Taken::Busy(Busy { errno, files_off, root }))
             }
             // Moved away in the meantime: not to be found again.
             _ => Err(Stop::Refuse(errno)),
+        }
+    }
+
+    /// The files from the one with the number `files_off` on, then the mount itself; the error of
+    /// the kernel for the first that is in use.
+    fn take_off_one_by_one(&self, files_off: &mut usize) -> Attempt<Result<(), Errno>> {
+        let name = self.name.as_slice();
+        let mut path = [name, b"/"].concat();
+        loop {
+            let Some(file) = self.files.get(*files_off) else {
+                return Ok(unmount(name, UnmountFlags::NOFOLLOW));
+            };
+            path.truncate(name.len() + 1);
+            path.extend_from_slice(file);
+            match unmount(path.as_slice(), UnmountFlags::NOFOLLOW) {
+                Ok(()) => *files_off += 1,
+                // Locked by the kernel; so is the mount below, or it has to stay in one piece.
+                Err(Errno::INVAL) if *files_off == 0 => return Err(Stop::Continue),
+                Err(errno) => return Ok(Err(errno)),
+            }
         }
     }
 
@@ -202,4 +230,9 @@ impl Covered {
         )?;
         worker.in_mount_namespace(mount_namespace, |worker| cover.attach(worker, root))?
     }
+}
+
+fn open_root(name: &[u8]) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(CWD, name, flags, Mode::empty())
 }
