@@ -199,3 +199,81 @@ fn online_cpus(list: &str) -> usize {
         .map(|part| part.split_once('-').map_or(1, |(a, b)| number(b) - number(a) + 1))
         .sum()
 }
+
+/// Values that change by themselves or by what other tests do.
+const NOT_COMPARED: [&str; 7] = [
+    "fs/dentry",
+    "fs/file-nr",
+    "fs/inode",
+    "fs/quota",
+    "kernel/ns_last_pid",
+    "kernel/random",
+    "net/",
+];
+
+/// All that the host's files of settings say.
+fn host_settings() -> std::collections::BTreeMap<String, String> {
+    let mut settings = std::collections::BTreeMap::new();
+    let mut open = vec![std::path::PathBuf::from("/proc/sys")];
+    while let Some(dir) = open.pop() {
+        for entry in fs::read_dir(&dir).expect("list /proc/sys").flatten() {
+            let path = entry.path();
+            let name = path.strip_prefix("/proc/sys").expect("below it").display().to_string();
+            if NOT_COMPARED.iter().any(|start| format!("{name}/").starts_with(start)) {
+            } else if path.is_dir() {
+                open.push(path);
+            } else if let Ok(text) = fs::read_to_string(&path) {
+                settings.insert(name, text);
+            }
+        }
+    }
+    settings
+}
+
+#[test]
+fn settings_are_the_containers_own() {
+    let _world = shared();
+    let before = host_settings();
+    let (one, other) = (Container::sleeping::<&str>([]), Container::sleeping::<&str>([]));
+    for (name, value) in [
+        ("kernel/panic", "17"),
+        ("kernel/panic_on_oops", "1"),
+        ("vm/overcommit_memory", "1"),
+        ("vm/max_map_count", "262144"),
+        ("fs/inotify/max_user_instances", "1024"),
+        ("kernel/core_pattern", "|/bin/never %p"),
+    ] {
+        let file = format!("/proc/sys/{name}");
+        one.sh(&format!("echo '{value}' >{file}")).ok();
+        assert_eq!(one.sh(&format!("cat {file}")).ok(), value, "{name}");
+        assert_ne!(other.sh(&format!("cat {file}")).ok(), value, "{name}: of the other container");
+    }
+    assert!(one.sh("echo 3 >/proc/sys/vm/overcommit_memory").fails().contains("Invalid argument"));
+    assert!(one.sh("echo x >/proc/sys/kernel/panic").fails().contains("Invalid argument"));
+    one.sh("echo 3 >/proc/sys/vm/drop_caches").ok();
+    assert_eq!(host_settings(), before);
+    let boot_id = "cat /proc/sys/kernel/random/boot_id";
+    assert_ne!(one.sh(boot_id).ok(), other.sh(boot_id).ok());
+}
+
+/// What an inner engine makes read-only stays so, although the files are mounts of their own.
+#[test]
+fn settings_in_inner_containers() {
+    let _world = shared();
+    let system = Container::booted::<&str>(BOOKWORM, []);
+    // Nothing that a normal machine would not say.
+    assert_eq!(system.sh("sysctl --all 2>&1 >/dev/null").ok(), "");
+    assert_eq!(system.sh("sysctl --system 2>&1 >/dev/null").ok(), "");
+    system.sh("echo 21 >/proc/sys/kernel/panic").ok();
+    system.sh("docker load --input /opt/busybox.tar").ok();
+    let inner = |options: &str, script: &str| {
+        system.sh(&format!("docker run --rm {options} {BUSYBOX} sh -c '{script}'"))
+    };
+    assert_eq!(inner("", "cat /proc/sys/kernel/panic").ok(), "21");
+    let refused = inner("", "echo 22 >/proc/sys/kernel/panic").fails();
+    assert!(refused.contains("Read-only file system"), "{refused}");
+    inner("--privileged", "echo 23 >/proc/sys/kernel/panic").ok();
+    assert_eq!(system.sh("cat /proc/sys/kernel/panic").ok(), "23");
+    let sysctl = "--sysctl net.core.somaxconn=99 --sysctl kernel.msgmax=9999";
+    assert_eq!(inner(sysctl, "cat /proc/sys/kernel/msgmax").ok(), "9999");
+}

@@ -11,7 +11,8 @@ use std::time::{Duration, SystemTime};
 use fuser::{
     Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
     KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, ReplyAttr, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyPoll, ReplyWrite, Request, WriteFlags,
+    ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyPoll, ReplyWrite,
+    Request, WriteFlags,
 };
 
 use super::desk::Desk;
@@ -22,7 +23,9 @@ use super::line::Lines;
 /// is never used again.
 const TTL: Duration = Duration::from_secs(24 * 3600);
 /// What is used of a FUSE connection where the kernel offers it.
-const WANTED: InitFlags = InitFlags::FUSE_PARALLEL_DIROPS.union(InitFlags::FUSE_HAS_RESEND);
+const WANTED: InitFlags = InitFlags::FUSE_PARALLEL_DIROPS
+    .union(InitFlags::FUSE_DO_READDIRPLUS)
+    .union(InitFlags::FUSE_HAS_RESEND);
 /// Longest write that is taken at once; a setting is one line.
 const LONGEST_WRITE: u32 = 4096;
 
@@ -210,6 +213,33 @@ impl Filesystem for Files {
         let entries = dots.chain(children).enumerate();
         for (i, (name, ino, kind)) in entries.skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
             if reply.add(INodeNo(ino), i as u64 + 1, kind, name) {
+                break;
+            }
+        }
+        reply.ok();
+    }
+
+    /// Names with attributes: who is about to mount all files of a container lists their directories
+    /// first, and then the kernel need not ask for each.
+    fn readdirplus(
+        &self,
+        _: &Request,
+        ino: INodeNo,
+        _: FileHandle,
+        offset: u64,
+        mut reply: ReplyDirectoryPlus,
+    ) {
+        let Some(children) = self.desk.children(ino) else {
+            return reply.error(Errno::ENOENT);
+        };
+        let dots = [(".", self.desk.node(ino)), ("..", Some(Node::Root))].into_iter();
+        let dots = dots.filter_map(|(name, node)| Some((name.to_owned(), node?)));
+        let entries = dots.chain(children).enumerate();
+        for (i, (name, node)) in entries.skip(usize::try_from(offset).unwrap_or(usize::MAX)) {
+            // A container that is just being forgotten has none.
+            let Some(attributes) = self.desk.attributes(&node) else { continue };
+            let next = i as u64 + 1;
+            if reply.add(attributes.ino, next, name, &TTL, &attributes, Generation(0)) {
                 break;
             }
         }
