@@ -21,10 +21,22 @@ pub struct SubidFiles {
     pub user: String,
 }
 
+/// passwd(5). It is read here and not by getpwnam(3), which in a statically linked program loads the
+/// machine's NSS modules, made for another C library: with `passwd: files systemd` that crashes.
+const USERS: &str = "/etc/passwd";
+
 /// Text and entries of one file.
 struct Contents {
     text: String,
     entries: Vec<Entry>,
+}
+
+/// The user id of `name` in the text of passwd(5).
+fn uid_of<'a>(name: &str, users: &'a str) -> Option<&'a str> {
+    users.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next()? == name).then(|| fields.nth(1)).flatten()
+    })
 }
 
 impl SubidFiles {
@@ -74,7 +86,8 @@ impl SubidFiles {
     /// Entries may name the user by name or by uid.
     fn owned(&self) -> impl Fn(&str) -> bool + use<> {
         let name = self.user.clone();
-        let uid = nix::unistd::User::from_name(&name).ok().flatten().map(|u| u.uid.to_string());
+        let users = fs::read_to_string(USERS).unwrap_or_default();
+        let uid = uid_of(&name, &users).map(str::to_owned);
         move |owner| owner == name || uid.as_deref() == Some(owner)
     }
 
@@ -151,6 +164,15 @@ fn read(path: &PathBuf) -> Result<Contents> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn user_ids_are_in_passwd() {
+        let users =
+            "root:x:0:0:root:/root:/bin/sh\n+nis\nsysboxer:x:5:5::/:\nsysbox:x:999:998::/:\n";
+        assert_eq!(uid_of("sysbox", users), Some("999"));
+        assert_eq!(uid_of("root", users), Some("0"));
+        assert_eq!(uid_of("nobody", users), None);
+    }
 
     fn files(dir: &tempfile::TempDir, uids: &str, gids: &str) -> SubidFiles {
         let files = SubidFiles {
