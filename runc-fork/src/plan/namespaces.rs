@@ -56,6 +56,14 @@ impl Namespaces {
                     result.time = Some(offsets(linux));
                     continue;
                 }
+                Type::Time => {
+                    // One that was joined needs no offsets.
+                    if let Some(path) = namespace.path() {
+                        let kind = LinkNameSpaceType::Time;
+                        result.joined.push(Joined { kind, path: path.clone() });
+                    }
+                    continue;
+                }
                 Type::User | Type::Mount | Type::Cgroup if namespace.path().is_none() => continue,
                 other => bail!(
                     "linux.namespaces: joining a {other} namespace by path is not supported; leave the path out"

@@ -48,6 +48,7 @@ const WORDS: &[(&str, Meaning)] = &[
     ("silent", Ignore),
     ("auto", Ignore),
     ("noauto", Ignore),
+    ("remount", Ignore),
     ("ro", Set(raw::MOUNT_ATTR_RDONLY)),
     ("rw", Clear(raw::MOUNT_ATTR_RDONLY)),
     ("nosuid", Set(raw::MOUNT_ATTR_NOSUID)),

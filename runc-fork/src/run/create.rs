@@ -85,7 +85,6 @@ pub fn create(request: &Request) -> Result<Created> {
     let rootfs = open_rootfs(&prepared.bundle.rootfs)?;
     let registration =
         manager.register(registration(request, &prepared, &cgroup, &directory)?, rootfs.as_fd())?;
-    drop(rootfs);
     let converted = prepared.convert(&registration.reply)?;
     let mut plan = Plan::new(
         &request.id,
@@ -95,6 +94,8 @@ pub fn create(request: &Request) -> Result<Created> {
         &prepared.options.skip_uid_shift,
     )?;
     plan.process.pass_sockets(request.listen_fds);
+    stage::take_over_modes(&mut plan.mounts, rootfs.as_fd())?;
+    drop(rootfs);
     labels::check(&plan.process, converted.linux().as_ref().and_then(mount_label))?;
     timer.mark("register");
 

@@ -22,6 +22,7 @@ use sysbox_kernel::schedule::{set_memory_policy, set_personality};
 use sysbox_seccomp::Program;
 
 use super::channel::Channel;
+use crate::log;
 use super::labels;
 use crate::plan::ProcessPlan;
 
@@ -109,9 +110,23 @@ fn inherit_over_exec(plan: &ProcessPlan) -> Result<()> {
 /// Installs the filter and hands its listener to the manager by way of the runtime.
 fn filter(program: Option<&Program>, channel: &Channel) -> Result<()> {
     let Some(program) = program else { return Ok(()) };
-    let listener =
+    let install = |program: &Program| {
         sysbox_kernel::seccomp::install(program.as_bytes(), program.has_traps(), program.flags())
-            .context("install the seccomp filter (linux.seccomp)")?;
+    };
+    let installed = match install(program) {
+        // The kernel allows one listener above a process, and an outer one is there: this is a
+        // system container inside of another one, or WSL2.
+        Err(e) if e.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
+            log::warn(
+                "system calls of this container are handed to an outer listener (a system container \
+                 around this one, WSL2): new proc and sysfs mounts and device nodes inside are what \
+                 that one makes of them; everything else works, the locked mounts hold",
+            );
+            install(&program.without_traps())
+        }
+        other => other,
+    };
+    let listener = installed.context("install the seccomp filter (linux.seccomp)")?;
     if let Some(listener) = listener {
         channel.send("listener", &listener.as_raw_fd().to_string())?;
         channel.expect("attached")?;

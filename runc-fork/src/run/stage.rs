@@ -1,8 +1,10 @@
-//! Bind mounts with ID mappings of their own (`mounts[].uidMappings`, `gidMappings`): their sources
-//! are mapped before the tree is built, on a place that only the builder sees, and the tree then
-//! takes them from there like any other directory.
+//! What is done for single mounts before the tree is built.
+//!
+//! The sources of bind mounts with ID mappings of their own (`mounts[].uidMappings`, `gidMappings`)
+//! are mapped on a place that only the builder sees; the tree then takes them from there like any
+//! other directory. A tmpfs takes over the mode of the directory that it covers.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -11,6 +13,7 @@ use sysbox_ipc::paths;
 use sysbox_kernel::mount::{attach, clone_tree, idmap};
 use sysbox_kernel::ns::user_namespace;
 
+use super::tree;
 use crate::plan::{Ids, MountPlan, Source};
 
 /// Replaces the source of each such mount by its mapped clone. The caller is in the builder's
@@ -23,6 +26,22 @@ pub fn map_by_own_ids(mounts: &mut [MountPlan]) -> Result<()> {
             .with_context(|| format!("mount {}", mount.destination.display()))?;
         mount.source = Source::Bind(place);
         mount.skip_idmap = true;
+    }
+    Ok(())
+}
+
+/// As runc: a tmpfs without a `mode` has that of the image's directory in its place. The kernel's
+/// own default, 1777, stays where the image has none.
+pub fn take_over_modes(mounts: &mut [MountPlan], rootfs: BorrowedFd<'_>) -> Result<()> {
+    for mount in mounts.iter_mut().filter(|mount| mount.source == Source::Tmpfs) {
+        if mount.options.data.iter().any(|word| word.starts_with("mode=")) {
+            continue;
+        }
+        let Some(directory) = tree::find(rootfs, &mount.destination)? else { continue };
+        let stat = fstat(&directory)?;
+        if FileType::from_raw_mode(stat.st_mode) == FileType::Directory {
+            mount.options.data.push(format!("mode={:o}", stat.st_mode & 0o7777));
+        }
     }
     Ok(())
 }

@@ -11,6 +11,7 @@ use crate::world::World;
 
 pub const CASES: &[Case] = &[
     ("mounts::tmpcopyup", tmpcopyup),
+    ("mounts::a_tmpfs_has_the_mode_of_what_it_covers", tmpfs_mode),
     ("mounts::own_id_mappings", own_mappings),
     ("mounts::propagation", propagation),
     ("mounts::recursive_attributes", recursive),
@@ -33,6 +34,19 @@ fn tmpcopyup(world: &World) {
         json!(["tmpcopyup", "ro"]);
     let done = bundle.run();
     assert!(done.out.starts_with("text") && done.err.contains("Read-only"), "{done:?}");
+}
+
+fn tmpfs_mode(world: &World) {
+    let mut bundle = Bundle::new(world, "mode", "stat -c %a /there /given /missing");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o710);
+    fs::create_dir(bundle.dir.join("rootfs/there")).unwrap();
+    fs::set_permissions(bundle.dir.join("rootfs/there"), mode).unwrap();
+    for (name, options) in [("there", &["nosuid"][..]), ("given", &["mode=700"]), ("missing", &[])]
+    {
+        bundle.mount(json!({ "destination": format!("/{name}"), "type": "tmpfs",
+            "source": "tmpfs", "options": options }));
+    }
+    assert_eq!(bundle.run().ok(), "710\n700\n1777");
 }
 
 fn own_mappings(world: &World) {

@@ -37,14 +37,16 @@ fn joined(world: &World) {
     first.start();
     let pid = first.pid();
     let mut second = Bundle::sleeping(world, "second");
-    for (kind, file) in [("network", "net"), ("uts", "uts"), ("ipc", "ipc"), ("pid", "pid")] {
+    let kinds =
+        [("network", "net"), ("uts", "uts"), ("ipc", "ipc"), ("pid", "pid"), ("time", "time")];
+    for (kind, file) in kinds {
         let namespaces = second.spec["linux"]["namespaces"].as_array_mut().unwrap();
         namespaces.retain(|namespace| namespace["type"] != kind);
         namespaces.push(json!({ "type": kind, "path": format!("/proc/{pid}/ns/{file}") }));
     }
     second.spec["hostname"] = json!(null);
     second.start();
-    for kind in ["net", "uts", "ipc", "pid"] {
+    for kind in ["net", "uts", "ipc", "pid", "time"] {
         assert_eq!(link(second.pid(), kind), link(pid, kind), "{kind}");
     }
     assert_ne!(link(second.pid(), "user"), link(pid, "user"));
@@ -62,6 +64,13 @@ fn time(world: &World) {
 }
 
 fn refused(world: &World) {
+    let first = Bundle::sleeping(world, "first-user");
+    first.start();
+    let mut second = Bundle::sleeping(world, "second-user");
+    let path = format!("/proc/{}/ns/user", first.pid());
+    let namespaces = second.spec["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.push(json!({ "type": "user", "path": path }));
+    second.run().fails(1, "joining a user namespace by path");
     for (kind, words) in [("network", "--network=host"), ("pid", "--pid=host")] {
         let mut bundle = Bundle::sleeping(world, kind);
         let namespaces = bundle.spec["linux"]["namespaces"].as_array_mut().unwrap();
