@@ -1,6 +1,8 @@
 //! The calls, one function each, with errors that say which daemon is meant.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::cell::RefCell;
+use std::io::ErrorKind;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -9,8 +11,10 @@ use crate::{Connection, Error, PROTOCOL, paths};
 
 /// How long a call may take before the daemon is reported as not answering.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long `connect` waits for a daemon that is being restarted.
-const RESTART_GRACE: Duration = Duration::from_secs(3);
+/// How long a daemon that is being restarted is waited for.
+const RESTART_GRACE: Duration = Duration::from_secs(10);
+/// How long its socket may be missing meanwhile.
+const SOCKET_GRACE: Duration = Duration::from_secs(1);
 
 /// What `Register` gave.
 #[derive(Debug)]
@@ -22,15 +26,18 @@ pub struct Registration {
 }
 
 /// A connection to `sysbox-mgr`.
+///
+/// If the manager dies in the middle, the call under way is made again to the next one: every call
+/// may be repeated, and a registration goes on where it was.
 #[derive(Debug)]
-pub struct MgrClient(Connection);
+pub struct MgrClient(RefCell<Connection>);
 
 impl MgrClient {
     const NAME: &'static str = "sysbox-mgr";
 
     /// Connects; waits a few seconds for a manager that is being restarted.
     pub fn connect() -> Result<Self, Error> {
-        connect(Self::NAME, &paths::mgr_socket()).map(Self)
+        connect(Self::NAME, &paths::mgr_socket()).map(|connection| Self(connection.into()))
     }
 
     /// `Register`: see the protocol file.
@@ -97,18 +104,20 @@ impl MgrClient {
         fds: &[BorrowedFd<'_>],
     ) -> Result<(mgr_reply::Result, Vec<OwnedFd>), Error> {
         let request = proto::MgrRequest { protocol: PROTOCOL, call: Some(call) };
-        let (reply, fds) = exchange::<_, proto::MgrReply>(Self::NAME, &self.0, &request, fds)?;
+        let deadline = Instant::now() + RESTART_GRACE;
+        let (reply, fds): (proto::MgrReply, _) = loop {
+            match exchange(Self::NAME, &self.0.borrow(), &request, fds) {
+                Err(e) if e.is_disconnect() && Instant::now() < deadline => {}
+                done => break done?,
+            }
+            let connection = connect(Self::NAME, &paths::mgr_socket())?;
+            self.0.replace(connection);
+        };
         match reply.result {
             Some(mgr_reply::Result::Error(e)) => Err(refused(Self::NAME, e)),
             Some(result) => Ok((result, fds)),
             None => Err(Error::Unexpected { daemon: Self::NAME, call: "a call" }),
         }
-    }
-}
-
-impl AsFd for MgrClient {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
     }
 }
 
@@ -121,7 +130,12 @@ impl FsClient {
 
     /// Connects; waits a few seconds for a daemon that is being restarted.
     pub fn connect() -> Result<Self, Error> {
-        connect(Self::NAME, &paths::fs_socket()).map(Self)
+        Self::connect_at(&paths::fs_socket())
+    }
+
+    /// Connects to a socket at another place than the usual.
+    pub fn connect_at(socket: &Path) -> Result<Self, Error> {
+        connect(Self::NAME, socket).map(Self)
     }
 
     /// `AddContainer`: see the protocol file.
@@ -161,7 +175,7 @@ impl FsClient {
 }
 
 fn connect(daemon: &'static str, path: &Path) -> Result<Connection, Error> {
-    let deadline = Instant::now() + RESTART_GRACE;
+    let start = Instant::now();
     loop {
         match Connection::connect(path) {
             Ok(connection) => {
@@ -173,11 +187,9 @@ fn connect(daemon: &'static str, path: &Path) -> Result<Connection, Error> {
                 return Ok(connection);
             }
             // A socket that refuses belongs to a daemon that died or is being restarted: wait a
-            // little. No socket at all: it was never started, so say so at once.
-            Err(e)
-                if e.kind() == std::io::ErrorKind::ConnectionRefused
-                    && Instant::now() < deadline =>
-            {
+            // little. No socket at all: it was never started, so say so at once, unless its pid file
+            // tells that it was; then it is just about to make its socket anew.
+            Err(e) if start.elapsed() < patience(path, e.kind()) => {
                 std::thread::sleep(Duration::from_millis(20));
             }
             Err(source) => {
@@ -185,6 +197,14 @@ fn connect(daemon: &'static str, path: &Path) -> Result<Connection, Error> {
                 return Err(Error::NotRunning { daemon, path, source });
             }
         }
+    }
+}
+
+fn patience(socket: &Path, error: ErrorKind) -> Duration {
+    match error {
+        ErrorKind::ConnectionRefused => RESTART_GRACE,
+        ErrorKind::NotFound if socket.with_extension("pid").exists() => SOCKET_GRACE,
+        _ => Duration::ZERO,
     }
 }
 

@@ -66,3 +66,12 @@ pub enum Error {
         call: &'static str,
     },
 }
+
+impl Error {
+    /// Whether the daemon went away in the middle of a call.
+    fn is_disconnect(&self) -> bool {
+        use std::io::ErrorKind::{BrokenPipe, ConnectionReset, NotConnected, UnexpectedEof};
+        let gone = [BrokenPipe, ConnectionReset, NotConnected, UnexpectedEof];
+        matches!(self, Self::Io { source, .. } if gone.contains(&source.kind()))
+    }
+}

@@ -11,5 +11,6 @@ mod inner_docker;
 mod limits;
 mod resources;
 mod rootfs;
+mod survival;
 mod systemd;
 mod volumes;

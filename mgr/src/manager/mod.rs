@@ -23,6 +23,7 @@ mod listeners;
 mod recover;
 mod register;
 mod release;
+mod resume;
 pub mod validate;
 
 use std::collections::HashMap;
@@ -30,6 +31,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::time::Instant;
 
 use sysbox_ipc::proto;
 
@@ -69,6 +71,8 @@ struct State {
     ids: Ids,
     /// One for each record that is not "stopped", unless somebody is working on that container.
     live: HashMap<String, Live>,
+    /// Containers whose creation an earlier manager has begun; see `resume`.
+    orphans: HashMap<String, Instant>,
 }
 
 /// The descriptors of a container that is not stopped.
@@ -129,7 +133,12 @@ impl Manager {
         let kept = Kept::open(run_dir).doing(starting("take up what was kept"))?;
         let broker = Broker::start(kept.journal(), ended).doing(starting("serve mounts"))?;
         let manager = Arc::new(Self {
-            state: Mutex::new(State { registry, ids, live: HashMap::new() }),
+            state: Mutex::new(State {
+                registry,
+                ids,
+                live: HashMap::new(),
+                orphans: HashMap::new(),
+            }),
             released: Condvar::new(),
             volumes,
             owners: OwnerWatch::start(move |id| removed(Event::OwnerRemoved(id.to_owned())))

@@ -4,16 +4,14 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
 use rustix::fs::{Mode, OFlags};
-use sysbox_ipc::proto;
-use sysbox_kernel::notify;
 
+use super::resume::user_namespace;
 use super::{Live, Manager};
 use crate::coherence::{Container, View};
 use crate::error::{Doing as _, Result};
-use crate::ids::host_root;
 use crate::leftovers;
 use crate::registry::{Process, Record, State as Life, VERSION, VolumeRecord, process};
-use crate::volumes::{Orphan, inode};
+use crate::volumes::Orphan;
 
 impl Manager {
     /// Brings the records up to date with the world. Nothing of a live container is touched.
@@ -27,6 +25,10 @@ impl Manager {
                     if let Some(owner) = &record.owner {
                         self.owners.watch(&id, &owner.path);
                     }
+                    Ok(())
+                }
+                Life::Creating if self.can_go_on(&record) => {
+                    self.expect(&record);
                     Ok(())
                 }
                 Life::Creating => self.undo(&record),
@@ -95,8 +97,14 @@ impl Manager {
         Ok(())
     }
 
-    /// A registration that was under way when the manager died. Its runtime cannot commit it any
-    /// more; if it lives it sees that and cleans up itself.
+    /// Whether a registration that was under way when the manager died was complete, and its runtime
+    /// lives.
+    fn can_go_on(&self, record: &Record) -> bool {
+        let runtime_lives = || record.creator.is_some_and(|c| c.open().is_some());
+        record.boot_id == self.boot_id && record.userns_inode != 0 && runtime_lives()
+    }
+
+    /// A registration that was under way when the manager died, and that nobody can go on with.
     fn undo(&self, record: &Record) -> std::io::Result<()> {
         tracing::info!(container = record.id, "its creation was interrupted; taken back");
         self.forget_files(record);
@@ -123,16 +131,14 @@ impl Manager {
     /// A container that runs on.
     fn take_up(&self, record: &Record, init: Process, pidfd: OwnedFd) -> std::io::Result<()> {
         let id = &record.id;
-        let userns = user_namespace(record, init);
+        let userns = user_namespace(record, init.pid);
         if userns.is_none() {
             tracing::warn!(
                 container = id,
                 "its user namespace is not found; `exec` will not work until it is started anew"
             );
         }
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let view = rustix::fs::open(&record.rootfs, flags, Mode::empty()).ok().and_then(View::new);
-        let view = view.map(Arc::new);
+        let view = self.view_of(record);
         if let Some(view) = &view {
             let root = self.container_root(record, init);
             let cgroup = record.cgroups.unified.clone().into();
@@ -140,23 +146,19 @@ impl Manager {
             view.set_container(root.map(|root| Container { root, init_pid, cgroup }));
             self.coherence.watch(record.key, Arc::clone(view), &record.rootfs);
         }
-        if let (Some(uid), Some(gid)) =
-            (host_root(&record.uid_mappings), host_root(&record.gid_mappings))
-        {
-            self.fs.add_later(proto::AddContainer {
-                id: id.clone(),
-                key: record.key,
-                uid,
-                gid,
-                cgroups: Some((&record.cgroups).into()),
-                created_boottime_ns: record.created_boottime_ns,
-            });
-        }
         let mut state = self.lock();
         state.live.insert(id.clone(), Live { container: None, userns, view });
         state.registry.update(id, |record| record.state = Life::Running)?;
         drop(state);
+        self.ask_for_files(record);
         self.inits.watch(record.key, pidfd)
+    }
+
+    /// Both overlays of a container's root, as far as the engine's side of it.
+    pub(super) fn view_of(&self, record: &Record) -> Option<Arc<View>> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let rootfs = rustix::fs::open(&record.rootfs, flags, Mode::empty()).ok()?;
+        View::new(rootfs).map(Arc::new)
     }
 
     /// The root of a running init, if it is the mount that it had at commit. By now init is hostile
@@ -169,13 +171,4 @@ impl Manager {
             rustix::fs::open(format!("/proc/{}/root", init.pid), flags, Mode::empty()).ok()?;
         (process::fdinfo(root.as_fd(), "mnt_id:") == Some(at_commit)).then_some(root)
     }
-}
-
-/// The user namespace of a container that runs. Init may have gone into one of its own making, which
-/// is then a descendant of the container's.
-fn user_namespace(record: &Record, init: Process) -> Option<OwnedFd> {
-    let its = std::fs::File::open(format!("/proc/{}/ns/user", init.pid)).ok()?;
-    let ours = |ns: &OwnedFd| inode(ns).is_ok_and(|inode| inode == record.userns_inode);
-    let parent = |ns: &OwnedFd| notify::parent(ns).ok().flatten();
-    std::iter::successors(Some(OwnedFd::from(its)), parent).find(ours)
 }

@@ -43,6 +43,10 @@ impl Manager {
             return Err(Error::new(format!("rootfs {rootfs} is not a directory")));
         }
         // Before anything is made: the usual reason for a failure is that a daemon is not running.
+        // The last manager has not answered to this; what it had made is not known to the runtime.
+        if self.adopt(&request.id, creator) {
+            self.roll_back(&request.id, Runtime::Alive);
+        }
         let fs = self.fs.reserve(&request.id)?;
         self.sweep();
         let owner = request.inner_stores.then(|| owner(&request, &rootfs)).transpose()?;

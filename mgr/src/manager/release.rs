@@ -19,6 +19,10 @@ impl Manager {
     /// `Unregister`: the runtime has deleted the container. Its volumes stay for as long as the
     /// engine keeps the container.
     pub fn unregister(&self, id: &str) -> Result<()> {
+        // Its creation failed when the last manager died, and goes on no more.
+        if self.lock().orphans.remove(id).is_some() {
+            self.roll_back(id, Runtime::Alive);
+        }
         // An engine deletes what it failed to create while that is still being taken back.
         let creating =
             |s: &mut State| s.registry.get(id).is_some_and(|r| r.state == Life::Creating);
@@ -141,6 +145,7 @@ impl Manager {
 
     /// Removes the volumes of all stopped containers whose owner is gone.
     pub fn sweep(&self) {
+        self.sweep_orphans();
         let stopped: Vec<String> = {
             let state = self.lock();
             state.registry.iter().filter(|r| !r.is_live()).map(|r| r.id.clone()).collect()

@@ -14,6 +14,7 @@ use sysbox_ipc::{Connection, PROTOCOL};
 use super::{Shared, peer::Peer};
 use crate::error::{Error, Result};
 use crate::manager::{Manager, Runtime};
+use crate::registry::process;
 
 /// How long an idle connection without a transaction is kept.
 const IDLE: Duration = Duration::from_secs(60);
@@ -109,6 +110,7 @@ impl Session<'_> {
             Some(Call::Register(call)) => self.register(call, fds),
             Some(Call::AttachListener(call)) => {
                 let [listener, pidfd] = take(fds, "attach_listener")?;
+                self.resume(&call.id, process::pid_of(pidfd.as_fd()).unwrap_or_default())?;
                 self.manager.attach_listener(&call.id, listener, pidfd).map(|()| ok())
             }
             Some(Call::Commit(call)) => {
@@ -136,7 +138,24 @@ impl Session<'_> {
         Ok((mgr_reply::Result::Registered(done.reply), Some(done.userns)))
     }
 
+    /// A runtime whose last connection broke with the last manager goes on with its registration.
+    fn resume(&mut self, id: &str, pid: i32) -> Result<()> {
+        if self.transaction.is_some() || !self.manager.adopt(id, self.peer.process()) {
+            return Ok(());
+        }
+        tracing::info!(container = id, "its runtime is back; its creation goes on");
+        // Even if this fails: it is this connection that must take the registration back.
+        let transaction = Transaction::open(self.manager, self.shared, id);
+        let resumed = self.manager.resume(id, pid);
+        self.transaction = Some(transaction?);
+        resumed
+    }
+
     fn commit(&mut self, call: &proto::Commit, pidfd: OwnedFd) -> Result<()> {
+        self.resume(&call.id, call.init_pid)?;
+        if self.transaction.is_none() && self.manager.is_committed(&call.id, call.init_pid) {
+            return Ok(());
+        }
         if self.transaction.as_ref().is_none_or(|t| t.id != call.id) {
             let id = &call.id;
             return Err(Error::new(format!(

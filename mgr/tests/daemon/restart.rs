@@ -26,6 +26,9 @@ fn a_killed_manager_knows_its_containers_again() {
 
     assert_eq!(host.state("lives").as_deref(), Some("running"));
     assert_eq!(host.state("dies"), None, "it had no volumes to be kept");
+    // Its runtime, this process, lives and could go on.
+    assert_eq!(host.state("half").as_deref(), Some("creating"));
+    host.client().unregister("half").unwrap();
     assert_eq!(host.state("half"), None, "its creation was interrupted");
     host.wait("sysbox-fs to be told", || host.fs.lock().unwrap().contains_key("lives"));
     let told = host.fs.lock().unwrap()["lives"].clone();
@@ -96,4 +99,32 @@ fn a_corrupt_record_is_set_aside_and_its_ids_stay_taken() {
         let (a, b) = (lost.uid_mappings[0], new.uid_mappings[0]);
         assert!(a.host_id.abs_diff(b.host_id) >= a.size, "{} is in use", b.host_id);
     }
+}
+
+#[test]
+fn a_creation_goes_on_with_the_next_manager() {
+    need_root!();
+    let mut host = Host::new();
+    let first = host.client();
+    let (registered, userns) = first.register(&host.request("half")).unwrap();
+    let fd = std::os::fd::AsRawFd::as_raw_fd(&userns);
+    let mut command = std::process::Command::new("nsenter");
+    command.arg(format!("--user=/proc/{}/fd/{fd}", std::process::id()));
+    let init = crate::host::Init::start(command.args(["--preserve-credentials", "sleep", "1000"]));
+    let map = format!("/proc/{}/uid_map", init.pid());
+    let base = registered.uid_mappings[0].host_id.to_string();
+    host.wait("init to be inside", || fs::read_to_string(&map).unwrap().contains(&base));
+
+    host.stop(Signal::KILL);
+    host.start();
+    let second = host.client();
+    second.commit("half", init.pid()).unwrap();
+    assert_eq!(host.state("half").as_deref(), Some("running"));
+    // The answer may have been lost as well.
+    host.stop(Signal::KILL);
+    host.start();
+    host.client().commit("half", init.pid()).unwrap();
+    assert_eq!(host.state("half").as_deref(), Some("running"));
+    let other = Host::new();
+    assert!(other.client().commit("half", init.pid()).is_err());
 }
