@@ -94,6 +94,7 @@ pub fn create(request: &Request) -> Result<Created> {
         &prepared.options.skip_uid_shift,
     )?;
     plan.process.pass_sockets(request.listen_fds);
+    stage::check_places(&plan.mounts, rootfs.as_fd())?;
     stage::take_over_modes(&mut plan.mounts, rootfs.as_fd())?;
     drop(rootfs);
     labels::check(&plan.process, converted.linux().as_ref().and_then(mount_label))?;

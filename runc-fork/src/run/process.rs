@@ -22,8 +22,8 @@ use sysbox_kernel::schedule::{set_memory_policy, set_personality};
 use sysbox_seccomp::Program;
 
 use super::channel::Channel;
-use crate::log;
 use super::labels;
+use crate::log;
 use crate::plan::ProcessPlan;
 
 /// Where a shell looks when the environment has no PATH.
@@ -69,14 +69,18 @@ pub fn prepare(
     } else {
         filter(program, channel)?;
     }
+    // As root first, for a directory that the user has no way to; as the user where that fails, for
+    // one that only the user may enter (a network file system).
+    let is_there = change_directory(&plan.cwd).is_ok();
     set_keep_capabilities(true).context("keep capabilities over the change of user")?;
     set_thread_groups(&plan.groups.iter().copied().map(Gid::from_raw).collect::<Vec<_>>())
         .context("set the supplementary groups (process.user.additionalGids)")?;
     set_ids(plan.uid, plan.gid)
         .context("process.user: are the ids within the container's range?")?;
     rustix::process::umask(Mode::from_raw_mode(plan.umask));
-    // As the user, who may not be allowed to go there; root may.
-    change_directory(&plan.cwd)?;
+    if !is_there {
+        change_directory(&plan.cwd)?;
+    }
     let path = find_executable(plan)?;
     apply_capabilities(plan)?;
     set_keep_capabilities(false)?;

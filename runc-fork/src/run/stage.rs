@@ -7,8 +7,9 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use anyhow::{Context, Result, bail};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::io::Errno;
 use sysbox_ipc::paths;
 use sysbox_kernel::mount::{attach, clone_tree, idmap};
 use sysbox_kernel::ns::user_namespace;
@@ -26,6 +27,33 @@ pub fn map_by_own_ids(mounts: &mut [MountPlan]) -> Result<()> {
             .with_context(|| format!("mount {}", mount.destination.display()))?;
         mount.source = Source::Bind(place);
         mount.skip_idmap = true;
+    }
+    Ok(())
+}
+
+/// As runc: /proc and /sys of the image must be directories, or absent. By a symbolic link there the
+/// image would choose where they are, and what is read and written in their stead.
+pub fn check_places(mounts: &[MountPlan], rootfs: BorrowedFd<'_>) -> Result<()> {
+    for mount in mounts {
+        let name = match mount.source {
+            Source::Proc => "proc",
+            Source::Sysfs => "sysfs",
+            _ => continue,
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_SYMLINKS;
+        match openat2(rootfs, &mount.destination, flags, Mode::empty(), resolve) {
+            Ok(_) | Err(Errno::NOENT) => {}
+            Err(Errno::LOOP | Errno::NOTDIR) => bail!(
+                "mount {}: filesystem {name:?} must be mounted on ordinary directory",
+                mount.destination.display()
+            ),
+            Err(e) => {
+                return Err(e).with_context(|| {
+                    format!("look up {} in the image", mount.destination.display())
+                });
+            }
+        }
     }
     Ok(())
 }

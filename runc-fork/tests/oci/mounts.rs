@@ -16,6 +16,7 @@ pub const CASES: &[Case] = &[
     ("mounts::propagation", propagation),
     ("mounts::recursive_attributes", recursive),
     ("mounts::masks_and_read_only_paths", masks),
+    ("mounts::proc_and_sys_that_are_links", links),
     ("mounts::relative_sources_and_files", relative),
     ("mounts::isolate_only_keeps_what_the_spec_says", isolate_only),
 ];
@@ -130,6 +131,15 @@ fn masks(world: &World) {
     let done = bundle.run();
     assert!(!done.out.contains("told"), "{done:?}");
     assert!(done.err.contains("/fixed/x: Read-only") && done.err.contains("umount"), "{done:?}");
+}
+
+fn links(world: &World) {
+    for name in ["proc", "sys"] {
+        let bundle = Bundle::new(world, &format!("link-{name}"), "true");
+        fs::create_dir(bundle.dir.join("rootfs/elsewhere")).unwrap();
+        std::os::unix::fs::symlink("/elsewhere", bundle.dir.join("rootfs").join(name)).unwrap();
+        bundle.run().fails(1, "must be mounted on ordinary directory");
+    }
 }
 
 fn relative(world: &World) {

@@ -12,6 +12,7 @@ pub const CASES: &[Case] = &[
     ("process::scheduler_io_priority_affinity", schedule),
     ("process::personality", personality),
     ("process::rlimits_umask_groups_cwd", basics),
+    ("process::a_working_directory_for_root_only", root_cwd),
     ("process::refused_fields", refused),
     ("process::preserved_descriptors", descriptors),
 ];
@@ -54,6 +55,17 @@ fn basics(world: &World) {
         done.lines().collect::<Vec<_>>(),
         ["99", "0027", "55", "56 57 58", "/made/for/it /home/me 2"]
     );
+}
+
+fn root_cwd(world: &World) {
+    let mut bundle = Bundle::new(world, "rootcwd", "id -u; ls; cd /closed");
+    bundle.file("/closed/f", "");
+    let closed = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+    fs::set_permissions(bundle.dir.join("rootfs/closed"), closed).unwrap();
+    bundle.spec["process"]["cwd"] = json!("/closed");
+    bundle.spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+    let done = bundle.run();
+    assert!(done.out == "1000\n" && done.err.contains("denied"), "{done:?}");
 }
 
 fn refused(world: &World) {
