@@ -180,13 +180,14 @@ world_stop() {
     done
 }
 
-# world_leftovers DIR: prints what containers left behind; nothing, once all have been removed.
+# world_leftovers DIR: prints what containers left behind; nothing, once all have been removed. A mount
+# of an '-init' layer is the engine's own: one that is killed while it makes a container forgets it.
 world_leftovers() {
     local dir=$1 name hierarchy
     name=$(world_name "$dir")
     world_enter "$dir" docker ps --all --format 'container {{.Names}}'
     world_enter "$dir" findmnt --noheadings --list --output TARGET |
-        sed -n "s#^\($dir/\(engine/docker/overlay2\|state\)/.*\)#mount \1#p"
+        sed -n "s#^\($dir/\(engine/docker/overlay2\|state\)/.*\)#mount \1#p" | grep -v -- '-init/merged$' || true
     for hierarchy in $(world_enter "$dir" awk '$3 ~ /^cgroup/ { print $2 }' /proc/mounts); do
         world_enter "$dir" find "$hierarchy/$name/containers" -mindepth 1 -type d -printf 'cgroup %p\n' 2>/dev/null || true
     done

@@ -43,14 +43,14 @@ impl Snapshot {
     }
 
     /// The same, but for what is the engine's own: one that is killed forgets shims with their bundles
-    /// and networks, whatever the runtime.
+    /// and networks, and the mount that it makes an image's first layer with, whatever the runtime.
     #[track_caller]
     pub fn wait_restored_but_for_the_engine(&self) {
         let world = World::current();
         let own = ["containerd", "docker"].map(|dir| world.dir.join("run").join(dir));
         self.wait(|line| {
             let engines = own.iter().any(|dir| line.contains(&*dir.to_string_lossy()));
-            !engines && !line.contains("containerd-shim")
+            !engines && !line.contains("containerd-shim") && !line.contains("-init/merged")
         });
     }
 
