@@ -96,10 +96,19 @@ impl Containers {
             _ => {}
         }
         let save = |source| AddError::Save { id: record.id.clone(), source };
-        // Settings are the container's of this key: one that takes its place begins anew.
-        self.store.remove_settings(&record.id).map_err(save)?;
+        // A container that takes the place of another one begins anew.
+        let again = self.get(record.key);
+        if again.is_none() {
+            self.store.remove_settings(&record.id).map_err(save)?;
+        }
         self.store.save(&record).map_err(save)?;
-        let container = Arc::new(Container::new(record, &self.host));
+        let container = Container::new(record, &self.host);
+        if let Some(again) = again {
+            let settings = again.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            *container.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+            container.resume(again.progress());
+        }
+        let container = Arc::new(container);
         let mut by_key = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
         by_key.retain(|_, other| other.record.id != container.record.id);
         by_key.insert(container.record.key, container);
@@ -179,6 +188,9 @@ mod tests {
         containers.add(record("a", 2)).unwrap();
         assert!(containers.get(1).is_none());
         containers.get(2).unwrap().last_pid(77);
+        // Said anew with another owner, it is the same container.
+        containers.add(Record { uid: 2, ..record("a", 2) }).unwrap();
+        assert_eq!(containers.get(2).unwrap().last_pid(5), 77);
         containers.save_progress().unwrap();
         assert_eq!(open().get(2).unwrap().last_pid(5), 77);
         assert_eq!(open().all().iter().map(|c| c.record.key).collect::<Vec<_>>(), [2]);
