@@ -11,8 +11,8 @@ use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Uid, chownat,
     fstatfs, openat, openat2, statat,
 };
-use rustix::mount::{MountAttrFlags, UnmountFlags, mount_bind_recursive, unmount};
-use rustix::process::{chdir, pivot_root, setsid};
+use rustix::mount::{MountAttrFlags, UnmountFlags, unmount};
+use rustix::process::{chdir, fchdir, pivot_root, setsid};
 use sysbox_kernel::mount::{Attributes, attach, clone_tree, new_mount, set_attributes};
 use sysbox_kernel::ns::{UnshareFlags, unshare};
 use sysbox_kernel::process::{
@@ -59,6 +59,9 @@ impl Init<'_> {
         let pid = channel.expect("go")?;
         self.state.set_pid(pid.parse().ok());
         reset_signals();
+        // While the process still has the ids of the host's root: the directories above the tree
+        // need not let container root through. Copying the namespace moves it along.
+        chdir(tree::root_path()).context("enter the tree")?;
         become_root_inside()?;
         // This copy is what locks the host side's mounts: see `tree`.
         unshare(UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP)
@@ -189,9 +192,11 @@ fn own_keyring() -> Result<()> {
 /// the top of a locked tree could not become a root, the copy's top can, and what is below it
 /// stays locked.
 fn enter_root() -> Result<()> {
-    let root = tree::root_path();
-    mount_bind_recursive(&root, &root).context("bind the tree onto itself")?;
-    chdir(&root).context("enter the tree")?;
+    let here = openat(CWD, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .context("open the tree")?;
+    let copy = clone_tree(&here, Path::new(""), true).context("clone the tree")?;
+    attach(&copy, &here).context("bind the tree onto itself")?;
+    fchdir(&copy).context("enter the tree")?;
     pivot_root(".", ".").context("pivot_root")?;
     unmount(".", UnmountFlags::DETACH).context("detach the old root")?;
     chdir("/").context("enter the new root")
