@@ -73,6 +73,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use sysbox_kernel::notify::{self, Journal, NamespaceId, Taking};
 
 pub use host::Features;
@@ -94,7 +95,8 @@ pub struct Container {
 /// The running broker. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Broker {
-    pool: Arc<listen::Pool>,
+    /// Absent in the reduced mode.
+    pool: Option<Arc<listen::Pool>>,
 }
 
 impl Broker {
@@ -110,7 +112,19 @@ impl Broker {
         journal: Arc<Journal>,
         ended: impl Fn(u64) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        let features = Features::probe().map_err(|error| {
+        let features = match Features::probe() {
+            // The answer of an outer broker. There can be no second listener below its filter, so
+            // nobody will ask this one for anything; what is locked is locked without it.
+            Err(error) if Errno::from_io_error(&error) == Some(Errno::NOSYS) => {
+                tracing::warn!(
+                    "another system container is around this manager and serves the mounts: \
+                     containers start without a broker of their own"
+                );
+                return Ok(Self { pool: None });
+            }
+            probed => probed,
+        };
+        let features = features.map_err(|error| {
             let text = format!(
                 "starting the mount broker: making a procfs to find out what this kernel can do: \
                  {error} (the manager needs all capabilities of root in the host's user namespace)"
@@ -130,7 +144,8 @@ impl Broker {
         ended: impl Fn(u64) + Send + Sync + 'static,
     ) -> io::Result<Self> {
         let host = host::Host::new(features)?;
-        Ok(Self { pool: listen::Pool::start(host, journal, listen::Ended(Box::new(ended)))? })
+        let pool = listen::Pool::start(host, journal, listen::Ended(Box::new(ended)))?;
+        Ok(Self { pool: Some(pool) })
     }
 
     /// Serves the requests of `listener` until no task under its filter is left. `number` names it
@@ -190,6 +205,13 @@ impl Broker {
         if let Err(error) = listener.set_sync_wake_up() {
             tracing::debug!(container = container.id, %error, "no synchronous wake-up (before 6.6)");
         }
-        self.pool.add(number, container, userns, listener, left)
+        match &self.pool {
+            Some(pool) => pool.add(number, container, userns, listener, left),
+            None => Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this manager runs without a mount broker, because another system container is \
+                 around it",
+            )),
+        }
     }
 }
