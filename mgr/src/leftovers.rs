@@ -10,12 +10,14 @@ use crate::registry::Cgroups;
 
 /// Kills what is in the container's cgroups, and removes them and the runtime's directory of it.
 ///
-/// The paths were told by the runtime. Only those are touched that end in the container's id (and
-/// lie in a mounted cgroup hierarchy): a path that is shared, or was told wrongly, is left alone.
+/// The paths were told by the runtime. Only those are touched that are named after the container
+/// (and lie in a mounted cgroup hierarchy), and only if none was there before the runtime began: a
+/// path that is shared, or was told wrongly, is left alone.
 pub fn remove(id: &str, cgroups: &Cgroups, state_dir: &Path) {
     let dirs = std::iter::once(&cgroups.unified).chain(cgroups.v1.values()).map(PathBuf::from);
-    let dirs: Vec<_> = dirs.filter(|dir| is_of(dir, id) && dir.is_dir()).collect();
-    if !dirs.is_empty() {
+    let named = |dir: &PathBuf| is_of(dir, id) || is_scope_of(dir, id);
+    let dirs: Vec<_> = dirs.filter(|dir| named(dir) && dir.is_dir()).collect();
+    if !cgroups.foreign && !dirs.is_empty() {
         match Layout::detect() {
             Ok(layout) => dirs.iter().for_each(|dir| remove_cgroup(&layout, id, dir)),
             Err(e) => tracing::warn!(container = id, "its cgroups cannot be removed: {e}"),
@@ -35,6 +37,15 @@ pub fn remove(id: &str, cgroups: &Cgroups, state_dir: &Path) {
 fn is_of(dir: &Path, id: &str) -> bool {
     let plain = |c: Component<'_>| matches!(c, Component::RootDir | Component::Normal(_));
     dir.is_absolute() && dir.components().all(plain) && dir.file_name().is_some_and(|n| n == id)
+}
+
+/// Whether `dir` is the scope that the systemd driver makes for the container.
+fn is_scope_of(dir: &Path, id: &str) -> bool {
+    let name = dir.file_name().and_then(|name| name.to_str());
+    let scope = name.and_then(|name| name.strip_suffix(".scope"));
+    let is_its =
+        scope.is_some_and(|s| s == id || s.strip_suffix(id).is_some_and(|p| p.ends_with('-')));
+    is_its && is_of(&dir.with_file_name(id), id)
 }
 
 fn remove_cgroup(layout: &Layout, id: &str, dir: &Path) {
@@ -69,6 +80,15 @@ mod tests {
         for other in ["/sys/fs/cgroup/docker", "abc", "/x/../abc", "/x/abc/..", "/", ""] {
             assert!(!is_of(Path::new(other), "abc"), "{other}");
         }
+    }
+
+    #[test]
+    fn scopes_of_the_systemd_driver_count_too() {
+        let scope = |name: &str| PathBuf::from("/sys/fs/cgroup/system.slice").join(name);
+        assert!(is_scope_of(&scope("docker-abc.scope"), "abc"));
+        assert!(is_scope_of(&scope("abc.scope"), "abc"));
+        assert!(!is_scope_of(&scope("docker-xabc.scope"), "abc"));
+        assert!(!is_scope_of(&scope("docker-abc.service"), "abc"));
     }
 
     #[test]

@@ -49,11 +49,16 @@ pub struct Cgroups {
     /// v1 controller to directory.
     #[serde(default)]
     pub v1: BTreeMap<String, String>,
+    /// One of them was there before the runtime asked: it belongs to somebody else.
+    #[serde(default)]
+    pub foreign: bool,
 }
 
 impl From<proto::CgroupPaths> for Cgroups {
     fn from(paths: proto::CgroupPaths) -> Self {
-        Self { unified: paths.unified, v1: paths.v1.into_iter().collect() }
+        let mut all = std::iter::once(&paths.unified).chain(paths.v1.values());
+        let foreign = all.any(|dir| !dir.is_empty() && std::path::Path::new(dir).exists());
+        Self { unified: paths.unified, v1: paths.v1.into_iter().collect(), foreign }
     }
 }
 
