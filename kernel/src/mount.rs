@@ -85,11 +85,7 @@ fn mount_setattr(
             size_of::<linux_raw_sys::general::mount_attr>(),
         )
     };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// A detached copy of the mount at `path` below `dir` (of its whole tree if `recursive`).
@@ -127,11 +123,7 @@ pub fn new_mount(
         }
     }
     fsconfig_create(context.as_fd())?;
-    Ok(fsmount(
-        context.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        attributes,
-    )?)
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
 /// A new detached procfs of another pid namespace, by the `pidns` option of Linux 6.18.
@@ -140,9 +132,5 @@ pub fn new_proc_of(pidns: impl AsFd, attributes: MountAttrFlags) -> io::Result<O
     let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
     fsconfig_set_fd(context.as_fd(), "pidns", pidns)?;
     fsconfig_create(context.as_fd())?;
-    Ok(fsmount(
-        context.as_fd(),
-        FsMountFlags::FSMOUNT_CLOEXEC,
-        attributes,
-    )?)
+    Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }

@@ -4,9 +4,13 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Gid, Uid};
 use rustix::process::{
     PidfdFlags, Signal, pidfd_open, pidfd_send_signal, set_parent_process_death_signal,
 };
+
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
 use crate::process::{CloneFlags, Fork, clone_process};
 
@@ -38,21 +42,27 @@ pub struct IdMap {
 
 /// Makes a user namespace with the given mappings and returns a descriptor that keeps it alive.
 ///
-/// The namespace needs a process to be born in: a child that does nothing but wait, and is gone
-/// when this returns. Safe to call in a process with threads.
+/// The namespace belongs to the host ids of its own root, not to root of the host: what is counted
+/// for a user (inotify instances, nested namespaces, user_namespaces(7)) would otherwise be counted
+/// for all containers together, with one limit. It needs a process to be born in: a child that is
+/// gone when this returns. Safe to call in a process with threads.
 ///
 /// # Errors
 /// `EPERM` or `EINVAL` from the map files for mappings that the kernel refuses; `ENOSPC` when
 /// `user.max_user_namespaces` is used up.
 pub fn user_namespace(uid_map: &[IdMap], gid_map: &[IdMap]) -> io::Result<OwnedFd> {
-    match clone_process(CloneFlags::NEWUSER)? {
+    let owner = (host_root(uid_map), host_root(gid_map));
+    let (ready, report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    match clone_process(CloneFlags::NONE)? {
         Fork::Child => {
             // Nothing but system calls here: other threads of the parent may have held locks.
             let _ = set_parent_process_death_signal(Some(Signal::KILL));
+            let error = be_born(owner).err().and_then(|e| e.raw_os_error()).unwrap_or(0);
+            let _ = rustix::io::write(&report, &error.to_ne_bytes());
             crate::process::pause_for_ever()
         }
         Fork::Parent { pid, pidfd } => {
-            let result = write_maps(pid, uid_map, gid_map);
+            let result = wait_for_birth(&ready).and_then(|()| write_maps(pid, uid_map, gid_map));
             let _ = pidfd_send_signal(&pidfd, Signal::KILL);
             let _ = crate::process::wait_pidfd(&pidfd);
             result
@@ -60,18 +70,45 @@ pub fn user_namespace(uid_map: &[IdMap], gid_map: &[IdMap]) -> io::Result<OwnedF
     }
 }
 
+/// The host's id of a namespace's root; the host's own where root is not mapped.
+fn host_root(map: &[IdMap]) -> u32 {
+    map.iter().find(|m| m.inside == 0).map_or(0, |m| m.outside)
+}
+
+/// Takes on the owner's ids and makes the namespace. The ids are this thread's only, as the
+/// kernel has it, and the process has no other thread.
+fn be_born((uid, gid): (u32, u32)) -> io::Result<()> {
+    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+    set_thread_groups(&[])?;
+    set_thread_res_gid(gid, gid, gid)?;
+    set_thread_res_uid(uid, uid, uid)?;
+    // The change of ids has cleared it.
+    let _ = set_parent_process_death_signal(Some(Signal::KILL));
+    unshare(UnshareFlags::NEWUSER)
+}
+
+/// Waits, not for ever, until the child says how it went.
+fn wait_for_birth(ready: &OwnedFd) -> io::Result<()> {
+    let limit = Timespec { tv_sec: 10, tv_nsec: 0 };
+    let mut fds = [PollFd::new(ready, PollFlags::IN)];
+    if rustix::io::retry_on_intr(|| poll(&mut fds, Some(&limit)))? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let mut error = [0; 4];
+    rustix::io::retry_on_intr(|| rustix::io::read(ready, &mut error))?;
+    match i32::from_ne_bytes(error) {
+        0 => Ok(()),
+        errno => Err(io::Error::from_raw_os_error(errno)),
+    }
+}
+
 fn write_maps(pid: i32, uid_map: &[IdMap], gid_map: &[IdMap]) -> io::Result<OwnedFd> {
     let proc = format!("/proc/{pid}");
     // The whole map must arrive in one write(2).
     for (file, map) in [("uid_map", uid_map), ("gid_map", gid_map)] {
-        let lines: String = map
-            .iter()
-            .map(|m| format!("{} {} {}\n", m.inside, m.outside, m.count))
-            .collect();
-        File::options()
-            .write(true)
-            .open(format!("{proc}/{file}"))?
-            .write_all(lines.as_bytes())?;
+        let lines: String =
+            map.iter().map(|m| format!("{} {} {}\n", m.inside, m.outside, m.count)).collect();
+        File::options().write(true).open(format!("{proc}/{file}"))?.write_all(lines.as_bytes())?;
     }
     Ok(File::open(format!("{proc}/ns/user"))?.into())
 }
@@ -89,14 +126,11 @@ mod tests {
 
     #[test]
     fn a_user_namespace_outlives_the_process_that_made_it() {
-        let map = [IdMap {
-            inside: 0,
-            outside: 700_000,
-            count: 65_536,
-        }];
+        let map = [IdMap { inside: 0, outside: 700_000, count: 65_536 }];
         let userns = user_namespace(&map, &map).unwrap();
         let tree = crate::mount::clone_tree(rustix::fs::CWD, "/tmp".as_ref(), false).unwrap();
         crate::mount::idmap(&tree, &userns, false).unwrap();
         assert_eq!(rustix::fs::fstat(&tree).unwrap().st_uid, 700_000);
+        assert_eq!(crate::notify::owner_uid(&userns).unwrap(), 700_000);
     }
 }

@@ -43,16 +43,10 @@ const FLAG_NEW_LISTENER: u32 = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32;
 pub fn install(program: &[u8], listener: bool, flags: u32) -> io::Result<Option<OwnedFd>> {
     let count = program.len() / INSTRUCTION_SIZE;
     if !program.len().is_multiple_of(INSTRUCTION_SIZE) || !(1..=MAX_INSTRUCTIONS).contains(&count) {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "not a seccomp program",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a seccomp program"));
     }
     if flags & !(FLAG_LOG | FLAG_SPEC_ALLOW) != 0 {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "unknown seccomp filter flag",
-        ));
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "unknown seccomp filter flag"));
     }
     let flags = match listener {
         true => flags | FLAG_NEW_LISTENER | FLAG_WAIT_KILLABLE_RECV,
@@ -148,11 +142,7 @@ mod tests {
         let mut allow_all = vec![0x06, 0, 0, 0];
         allow_all.extend(libc::SECCOMP_RET_ALLOW.to_ne_bytes());
         rustix::thread::set_no_new_privs(true).unwrap();
-        assert!(
-            install(&allow_all, false, FLAG_SPEC_ALLOW)
-                .unwrap()
-                .is_none()
-        );
+        assert!(install(&allow_all, false, FLAG_SPEC_ALLOW).unwrap().is_none());
         let listener = install(&allow_all, true, 0).unwrap();
         assert!(listener.is_some());
         let error = install(&allow_all, true, 0).unwrap_err();

@@ -1,6 +1,7 @@
 //! File systems that the kernel makes up: proc, sysfs, tmpfs; and the virtualised files that go
 //! over single files of the first two.
 
+use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -104,6 +105,14 @@ pub fn other(fs_type: &str, source: &str, mount: &MountPlan) -> Result<OwnedFd> 
 /// Mounts each virtualised file over the file of the kernel with the same path; those that this
 /// kernel does not have are left out.
 pub fn attach_emulated(root: BorrowedFd<'_>, (dir, files): (&Path, &[String])) -> Result<()> {
+    // One listing of a directory tells the kernel of all its files, which are asked for one by one
+    // otherwise.
+    let directories: BTreeSet<_> = files.iter().filter_map(|f| Path::new(f).parent()).collect();
+    for directory in directories {
+        if let Ok(entries) = std::fs::read_dir(dir.join(directory)) {
+            entries.for_each(drop);
+        }
+    }
     for file in files {
         let Some(target) = find(root, &Path::new("/").join(file))? else { continue };
         let source = dir.join(file);
