@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io::ErrorKind;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::proto::{self, fs_reply, fs_request, mgr_reply, mgr_request};
@@ -12,7 +12,7 @@ use crate::{Connection, Error, PROTOCOL, paths};
 /// How long a call may take before the daemon is reported as not answering.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a daemon that is being restarted is waited for.
-const RESTART_GRACE: Duration = Duration::from_secs(10);
+const RESTART_GRACE: Duration = Duration::from_secs(5);
 /// How long its socket may be missing meanwhile.
 const SOCKET_GRACE: Duration = Duration::from_secs(1);
 
@@ -121,9 +121,12 @@ impl MgrClient {
     }
 }
 
-/// A connection to `sysbox-fs`.
+/// A connection to `sysbox-fs`. A call that breaks because the daemon dies is made again.
 #[derive(Debug)]
-pub struct FsClient(Connection);
+pub struct FsClient {
+    connection: RefCell<Connection>,
+    socket: PathBuf,
+}
 
 impl FsClient {
     const NAME: &'static str = "sysbox-fs";
@@ -135,7 +138,8 @@ impl FsClient {
 
     /// Connects to a socket at another place than the usual.
     pub fn connect_at(socket: &Path) -> Result<Self, Error> {
-        connect(Self::NAME, socket).map(Self)
+        let connection = connect(Self::NAME, socket)?.into();
+        Ok(Self { connection, socket: socket.to_owned() })
     }
 
     /// `AddContainer`: see the protocol file.
@@ -165,7 +169,15 @@ impl FsClient {
 
     fn call(&self, call: fs_request::Call) -> Result<fs_reply::Result, Error> {
         let request = proto::FsRequest { protocol: PROTOCOL, call: Some(call) };
-        let (reply, _) = exchange::<_, proto::FsReply>(Self::NAME, &self.0, &request, &[])?;
+        let deadline = Instant::now() + RESTART_GRACE;
+        let (reply, _): (proto::FsReply, _) = loop {
+            match exchange(Self::NAME, &self.connection.borrow(), &request, &[]) {
+                Err(e) if e.is_disconnect() && Instant::now() < deadline => {}
+                done => break done?,
+            }
+            let connection = connect(Self::NAME, &self.socket)?;
+            self.connection.replace(connection);
+        };
         match reply.result {
             Some(fs_reply::Result::Error(e)) => Err(refused(Self::NAME, e)),
             Some(result) => Ok(result),

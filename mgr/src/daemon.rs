@@ -1,12 +1,12 @@
 //! The life of the daemon: one instance, started in order, stopped by a signal.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{IsTerminal as _, Read as _, Write as _};
+use std::io::{IsTerminal as _, Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::{SigSet, Signal};
@@ -24,6 +24,9 @@ use crate::server::Server;
 
 /// How long a stop waits for containers that are being created.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a start waits for an earlier instance that was killed to be gone.
+const DYING: Duration = Duration::from_secs(10);
 
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
@@ -117,22 +120,37 @@ fn single_instance(path: &PathBuf) -> anyhow::Result<File> {
         .mode(0o644)
         .open(path)
         .with_context(|| format!("opening {shown}"))?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => {}
-        Err(Errno::WOULDBLOCK) => {
-            let mut pid = String::new();
-            let _ = file.read_to_string(&mut pid);
+    let deadline = Instant::now() + DYING;
+    while let Err(e) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        if e != Errno::WOULDBLOCK {
+            return Err(e).with_context(|| format!("locking {shown}"));
+        }
+        let mut pid = String::new();
+        let _ = file.rewind().and_then(|()| file.read_to_string(&mut pid));
+        if !is_dying(pid.trim()) || Instant::now() > deadline {
             bail!(
                 "sysbox-mgr runs already, as process {} (it holds {shown}); stop that one first, or give another --run-dir and --data-root",
                 pid.trim()
             );
         }
-        Err(e) => return Err(e).with_context(|| format!("locking {shown}")),
+        std::thread::sleep(Duration::from_millis(10));
     }
     file.set_len(0)
         .and_then(|()| writeln!(file, "{}", std::process::id()))
         .with_context(|| format!("writing {shown}"))?;
     Ok(file)
+}
+
+/// Whether a process was killed, but a thread or child of it is not through with that. A thread that
+/// waits for a file of `sysbox-fs` ends only when it gets its answer.
+fn is_dying(pid: &str) -> bool {
+    if pid.is_empty() || !pid.bytes().all(|byte| byte.is_ascii_digit()) {
+        return false;
+    }
+    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])),
+        Err(_) => true,
+    }
 }
 
 /// Some descriptors are held for each container; the usual soft limit of 1024 would be soon reached.

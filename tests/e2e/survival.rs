@@ -30,13 +30,20 @@ const MOUNTS: &str = "
 /// Kills these daemons of the world as the kernel would, and starts them again.
 fn kill(daemons: &[&str]) {
     let world = World::current();
-    for daemon in daemons {
-        let pid = fs::read_to_string(world.dir.join("pid").join(daemon)).expect("a pid file");
-        Cmd::new("kill", ["-KILL", pid.trim()]).ok();
-    }
+    let pid_file = |daemon: &str| world.dir.join("pid").join(daemon);
+    let pid = |daemon: &&str| fs::read_to_string(pid_file(daemon)).expect("a pid file");
+    let pids: Vec<String> = daemons.iter().map(|d| pid(d).trim().to_owned()).collect();
+    Cmd::new("kill", ["-KILL"]).args(&pids).ok();
     let script = std::env::var("SYSBOX_WORLD_SCRIPT").expect("the world's script");
-    let dir = world.dir.to_str().expect("text").to_owned();
-    Cmd::new(&script, ["start", &dir]).args(daemons).ok();
+    let dir = world.dir.to_str().expect("text");
+    for (daemon, pid) in daemons.iter().zip(&pids) {
+        // A manager that waits for a file of sysbox-fs dies when the next sysbox-fs has answered.
+        wait_until("the daemon is dead", Duration::from_secs(10), || {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            if stat.is_empty() || stat.contains(") Z ") { Ok(()) } else { Err(stat) }
+        });
+        Cmd::new(&script, ["start", dir, daemon]).ok();
+    }
 }
 
 /// Calls `kill` for the choices in turn, at instants that differ, until the time is over.
@@ -51,7 +58,7 @@ fn kill_for(time: Duration, choices: &[&[&str]]) -> usize {
     kills
 }
 
-const EACH: [&[&str]; 3] = [&["sysbox-mgr"], &["sysbox-fs"], &["sysbox-mgr", "sysbox-fs"]];
+const EACH: [&[&str]; 3] = [&["sysbox-mgr"], &["sysbox-fs"], &["sysbox-fs", "sysbox-mgr"]];
 
 #[test]
 fn mounts_inside_only_pause_while_daemons_are_killed() {

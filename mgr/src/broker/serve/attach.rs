@@ -86,10 +86,15 @@ impl Attached {
             worker.in_mount_namespace(mount_namespace, |worker| worker.own_mountinfo())??;
         let mounts = mountinfo::parse(&text);
         let is_it = |entry: &&Entry| entry.id == id && entry.file_system == file_system;
-        let Some(device) = mounts.iter().find(is_it).map(|entry| entry.device) else {
+        let Some(entry) = mounts.iter().find(is_it) else {
             return Ok(None);
         };
-        Ok(Some(Self { mount_namespace: mount_namespace.try_clone()?, id, device }))
+        Ok(Some(Self::of(mount_namespace.try_clone()?, entry)))
+    }
+
+    /// A mount out of the table of a mount namespace.
+    pub fn of(mount_namespace: OwnedFd, entry: &Entry) -> Self {
+        Self { mount_namespace, id: entry.id, device: entry.device }
     }
 
     /// Takes the mount away again, whoever uses it.

@@ -37,8 +37,11 @@ pub fn serve(
 ) -> Attempt<Served> {
     let mount_namespace = or_continue(caller.namespace(Namespace::Mount))?;
     let begun = caller.noted();
-    if begun != 0 && is_gone(worker, &mount_namespace, begun)? {
-        return Ok(Answer::Success.into());
+    if begun != 0 {
+        if is_gone(worker, &mount_namespace, begun)? {
+            return Ok(Answer::Success.into());
+        }
+        or_continue(take_off_cover(worker, &mount_namespace, begun))?;
     }
     let path = or_continue(caller.string(target_at))?.ok_or(Stop::Continue)?;
     let follow = flags & UMOUNT_NOFOLLOW == 0;
@@ -89,6 +92,21 @@ fn is_gone(worker: &mut Worker, mount_namespace: &OwnedFd, id: u64) -> Attempt<b
         }
     }
     Ok(true)
+}
+
+/// Takes off the directory that files were being lifted into, if a manager that died has left it
+/// on the mount that it noted.
+fn take_off_cover(worker: &mut Worker, mount_namespace: &OwnedFd, id: u64) -> io::Result<()> {
+    let text = worker.in_mount_namespace(mount_namespace, |worker| worker.own_mountinfo())??;
+    let mounts = mountinfo::parse(&text);
+    let point = mounts.iter().find(|mount| mount.id == id).map(|mount| mount.point.as_slice());
+    let is_cover = |mount: &&mountinfo::Entry| {
+        mount.parent == id && Some(&*mount.point) == point && mount.file_system == b"tmpfs"
+    };
+    if let Some(cover) = mounts.iter().find(is_cover) {
+        Attached::of(mount_namespace.try_clone()?, cover).take_back(worker);
+    }
+    Ok(())
 }
 
 /// Where a descriptor is.
