@@ -123,7 +123,8 @@ step_upgrade() {
     local old_fs old_mgr engine
     old_fs=$(main_pid sysbox-fs) old_mgr=$(main_pid sysbox-mgr) engine=$(main_pid docker.service)
     apt-get install --yes ./newer/sysbox_*.deb
-    dpkg-query --show --showformat '${Version}' sysbox | grep '+1$'
+    # shellcheck disable=SC2016
+    equal 'the version' "$(dpkg-deb --field newer/sysbox_*.deb Version)" "$(dpkg-query --show --showformat '${Version}' sysbox)"
     systemctl is-active sysbox-fs sysbox-mgr
     fails test "$old_fs" = "$(main_pid sysbox-fs)"
     fails test "$old_mgr" = "$(main_pid sysbox-mgr)"
