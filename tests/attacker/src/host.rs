@@ -80,7 +80,7 @@ pub fn settings() {
     walk(Path::new("/proc/sys"), &mut |file| {
         let Ok(old) = fs::read_to_string(file) else { return };
         let new = match old.trim().parse::<i64>() {
-            Ok(number) => (number + 1).to_string(),
+            Ok(number) => number.checked_add(1).unwrap_or(0).to_string(),
             Err(_) => old.clone(),
         };
         match fs::write(file, new) {
