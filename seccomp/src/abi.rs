@@ -93,43 +93,13 @@ mod tests {
     #[test]
     fn numbers_are_those_of_the_kernel_headers() {
         let table = [
-            (
-                "mount",
-                [Some(165), Some(165 | X32_BIT), Some(21), Some(40), Some(21)],
-            ),
+            ("mount", [Some(165), Some(165 | X32_BIT), Some(21), Some(40), Some(21)]),
             ("umount", [None, None, Some(22), None, None]),
-            (
-                "umount2",
-                [Some(166), Some(166 | X32_BIT), Some(52), Some(39), Some(52)],
-            ),
-            (
-                "mknod",
-                [Some(133), Some(133 | X32_BIT), Some(14), None, Some(14)],
-            ),
-            (
-                "execve",
-                [Some(59), Some(520 | X32_BIT), Some(11), Some(221), Some(11)],
-            ),
-            (
-                "fsopen",
-                [
-                    Some(430),
-                    Some(430 | X32_BIT),
-                    Some(430),
-                    Some(430),
-                    Some(430),
-                ],
-            ),
-            (
-                "statmount",
-                [
-                    Some(457),
-                    Some(457 | X32_BIT),
-                    Some(457),
-                    Some(457),
-                    Some(457),
-                ],
-            ),
+            ("umount2", [Some(166), Some(166 | X32_BIT), Some(52), Some(39), Some(52)]),
+            ("mknod", [Some(133), Some(133 | X32_BIT), Some(14), None, Some(14)]),
+            ("execve", [Some(59), Some(520 | X32_BIT), Some(11), Some(221), Some(11)]),
+            ("fsopen", [Some(430), Some(430 | X32_BIT), Some(430), Some(430), Some(430)]),
+            ("statmount", [Some(457), Some(457 | X32_BIT), Some(457), Some(457), Some(457)]),
             ("no_such_call", [None; 5]),
         ];
         let abis = [Abi::X86_64, Abi::X32, Abi::I386, Abi::Aarch64, Abi::Arm];

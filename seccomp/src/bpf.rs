@@ -44,12 +44,7 @@ pub(crate) struct Instruction {
 
 impl Instruction {
     const fn plain(code: u16, k: u32) -> Self {
-        Self {
-            code,
-            jt: 0,
-            jf: 0,
-            k,
-        }
+        Self { code, jt: 0, jf: 0, k }
     }
 
     pub(crate) const fn load(offset: u32) -> Self {
@@ -80,12 +75,7 @@ impl Instruction {
 
     fn from_bytes(bytes: &[u8; SIZE]) -> Self {
         let [c0, c1, jt, jf, k @ ..] = *bytes;
-        Self {
-            code: u16::from_ne_bytes([c0, c1]),
-            jt,
-            jf,
-            k: u32::from_ne_bytes(k),
-        }
+        Self { code: u16::from_ne_bytes([c0, c1]), jt, jf, k: u32::from_ne_bytes(k) }
     }
 }
 
@@ -104,18 +94,8 @@ fn guarded(code: u16, k: u32, block: Vec<Instruction>, on: bool) -> Vec<Instruct
     let length = block.len();
     let mut out = Vec::with_capacity(length + 2);
     match u8::try_from(length) {
-        Ok(length) if on => out.push(Instruction {
-            code,
-            jt: 0,
-            jf: length,
-            k,
-        }),
-        Ok(length) => out.push(Instruction {
-            code,
-            jt: length,
-            jf: 0,
-            k,
-        }),
+        Ok(length) if on => out.push(Instruction { code, jt: 0, jf: length, k }),
+        Ok(length) => out.push(Instruction { code, jt: length, jf: 0, k }),
         // A conditional jump reaches 255 instructions; an unconditional one any distance.
         Err(_) => {
             let (jt, jf) = if on { (1, 0) } else { (0, 1) };
@@ -136,10 +116,7 @@ pub struct Program {
 
 impl Program {
     pub(crate) fn encode(instructions: &[Instruction]) -> Vec<u8> {
-        instructions
-            .iter()
-            .flat_map(|instruction| instruction.to_bytes())
-            .collect()
+        instructions.iter().flat_map(|instruction| instruction.to_bytes()).collect()
     }
 
     /// The instructions, an array of `struct sock_filter` in host byte order.
@@ -154,18 +131,13 @@ impl Program {
     /// [`Error::BadProgram`] if the length is not that of 1 to 4096 instructions or the last one
     /// is no return. The kernel checks the rest when it loads the program.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        let program = Self {
-            bytes: bytes.to_vec(),
-            flags: 0,
-        };
+        let program = Self { bytes: bytes.to_vec(), flags: 0 };
         let count = bytes.len() / SIZE;
         let last = program.instructions().last();
         let whole = bytes.len().is_multiple_of(SIZE) && (1..=MAX).contains(&count);
         match last {
             Some(Instruction { code: RET_K, .. }) if whole => Ok(program),
-            _ => Err(Error::BadProgram {
-                length: bytes.len(),
-            }),
+            _ => Err(Error::BadProgram { length: bytes.len() }),
         }
     }
 
@@ -183,8 +155,7 @@ impl Program {
 
     /// Whether some call is handed to a listener, so that the program must be loaded with one.
     pub fn has_traps(&self) -> bool {
-        self.instructions()
-            .any(|i| i.code == RET_K && i.k == RET_USER_NOTIF)
+        self.instructions().any(|i| i.code == RET_K && i.k == RET_USER_NOTIF)
     }
 
     /// The same program with the trapped calls left to the kernel, for a task that can't have a
@@ -231,9 +202,7 @@ mod tests {
 
     #[test]
     fn what_is_no_program_is_refused() {
-        let no_return = [Instruction::load(NR); 2]
-            .map(Instruction::to_bytes)
-            .concat();
+        let no_return = [Instruction::load(NR); 2].map(Instruction::to_bytes).concat();
         let too_long = vec![0; (MAX + 1) * SIZE];
         for bytes in [&b""[..], &b"1234567"[..], &no_return, &too_long] {
             assert!(Program::from_bytes(bytes).is_err());
@@ -245,15 +214,7 @@ mod tests {
         let block = vec![Instruction::ret(RET_ALLOW); 300];
         let code = when(JEQ_K, 1, block);
         assert_eq!(code.len(), 302);
-        assert_eq!(
-            code[0],
-            Instruction {
-                code: JEQ_K,
-                jt: 1,
-                jf: 0,
-                k: 1
-            }
-        );
+        assert_eq!(code[0], Instruction { code: JEQ_K, jt: 1, jf: 0, k: 1 });
         assert_eq!(code[1], Instruction::skip(300));
     }
 }

@@ -41,11 +41,7 @@ impl Cache {
     ///
     /// It can't be made or opened, or somebody else could write it.
     pub fn open(dir: &Path) -> io::Result<Self> {
-        match fs::DirBuilder::new()
-            .mode(0o700)
-            .recursive(true)
-            .create(dir)
-        {
+        match fs::DirBuilder::new().mode(0o700).recursive(true).create(dir) {
             Err(e) if e.kind() != io::ErrorKind::AlreadyExists => return Err(e),
             _ => {}
         }
@@ -67,14 +63,8 @@ impl Cache {
         if stored_key != key {
             return None;
         }
-        let warnings = str::from_utf8(warnings)
-            .ok()?
-            .lines()
-            .map(Warning::new)
-            .collect();
-        let program = Program::from_bytes(program)
-            .ok()?
-            .with_flags(flags(request.profile));
+        let warnings = str::from_utf8(warnings).ok()?.lines().map(Warning::new).collect();
+        let program = Program::from_bytes(program).ok()?.with_flags(flags(request.profile));
         Some((program, warnings))
     }
 
@@ -102,12 +92,7 @@ impl Cache {
         let temporary = format!("{name}.{}", std::process::id());
         let flags = OFlags::CREATE | OFlags::WRONLY | OFlags::TRUNC | OFlags::CLOEXEC;
         let mode = Mode::RUSR | Mode::WUSR;
-        let mut file = File::from(openat(
-            &self.dir,
-            &temporary,
-            flags | OFlags::NOFOLLOW,
-            mode,
-        )?);
+        let mut file = File::from(openat(&self.dir, &temporary, flags | OFlags::NOFOLLOW, mode)?);
         // Not synced to disk: a file that a crash cut short doesn't match its lengths.
         let written = file.write_all(&bytes);
         let done = written.and_then(|()| Ok(renameat(&self.dir, &temporary, &self.dir, &name)?));
@@ -135,10 +120,7 @@ impl Cache {
             files.push((SystemTime::UNIX_EPOCH + age, name.to_owned()));
         }
         files.sort();
-        for (_, name) in files
-            .iter()
-            .take((files.len() + 1).saturating_sub(MAX_FILES))
-        {
+        for (_, name) in files.iter().take((files.len() + 1).saturating_sub(MAX_FILES)) {
             let _ = unlinkat(&self.dir, name, AtFlags::empty());
         }
         Ok(())
@@ -193,10 +175,7 @@ fn split(bytes: &[u8]) -> Option<(&[u8], &[u8], &[u8])> {
     let (header, rest) = bytes.split_at_checked(HEADER)?;
     let (magic, lengths) = header.split_at(MAGIC.len());
     let (lengths, _) = lengths.as_chunks::<4>();
-    let lengths: Vec<usize> = lengths
-        .iter()
-        .map(|l| u32::from_le_bytes(*l) as usize)
-        .collect();
+    let lengths: Vec<usize> = lengths.iter().map(|l| u32::from_le_bytes(*l) as usize).collect();
     let (key, rest) = rest.split_at_checked(lengths[0])?;
     let (warnings, program) = rest.split_at_checked(lengths[1])?;
     (magic == MAGIC && program.len() == lengths[2]).then_some((key, warnings, program))

@@ -60,11 +60,7 @@ pub(crate) fn flags(profile: Option<&LinuxSeccomp>) -> u32 {
 /// The architectures that a filter covers: the machine's own, always, and those listed.
 pub(crate) fn native_and_listed(profile: &LinuxSeccomp) -> Vec<Arch> {
     let listed = profile.architectures().as_deref().unwrap_or_default();
-    [Arch::ScmpArchNative]
-        .iter()
-        .chain(listed)
-        .copied()
-        .collect()
+    [Arch::ScmpArchNative].iter().chain(listed).copied().collect()
 }
 
 /// `SECCOMP_RET_*` value of an action.
@@ -78,10 +74,7 @@ fn refuse_notify(profile: &LinuxSeccomp) -> Result<(), Error> {
     let asks = |action| action == Action::ScmpActNotify;
     let (field, asked) = match rules.iter().position(|rule| asks(rule.action())) {
         Some(index) => (format!("linux.seccomp.syscalls[{index}].action"), true),
-        None => (
-            "linux.seccomp.defaultAction".to_owned(),
-            asks(profile.default_action()),
-        ),
+        None => ("linux.seccomp.defaultAction".to_owned(), asks(profile.default_action())),
     };
     if !asked {
         return Ok(());
@@ -119,19 +112,12 @@ fn add_rule(
     warnings: &mut Vec<Warning>,
 ) -> Result<(), Error> {
     let field = format!("linux.seccomp.syscalls[{index}]");
-    let action = scmp_action(
-        rule.action(),
-        rule.errno_ret(),
-        &format!("{field}.errnoRet"),
-    )?;
+    let action = scmp_action(rule.action(), rule.errno_ret(), &format!("{field}.errnoRet"))?;
     if action == default {
         return Ok(()); // libseccomp refuses a rule that changes nothing.
     }
     let tests = rule.args().as_deref().unwrap_or_default();
-    let tests = tests
-        .iter()
-        .enumerate()
-        .map(|(n, test)| comparison(&field, n, test));
+    let tests = tests.iter().enumerate().map(|(n, test)| comparison(&field, n, test));
     let tests = tests.collect::<Result<Vec<_>, _>>()?;
     for name in rule.names() {
         let Ok(call) = ScmpSyscall::from_name(name) else {
@@ -144,11 +130,9 @@ fn add_rule(
         };
         let added = match tests.as_slice() {
             [] => filter.add_rule(action, call).map(drop),
-            tests if repeats_an_argument(rule) => tests.iter().try_for_each(|test| {
-                filter
-                    .add_rule_conditional(action, call, &[*test])
-                    .map(drop)
-            }),
+            tests if repeats_an_argument(rule) => tests
+                .iter()
+                .try_for_each(|test| filter.add_rule_conditional(action, call, &[*test]).map(drop)),
             tests => filter.add_rule_conditional(action, call, tests).map(drop),
         };
         added.map_err(failed(format!("{field}, call {name}")))?;
@@ -170,16 +154,10 @@ fn repeats_an_argument(rule: &LinuxSyscall) -> bool {
 }
 
 fn comparison(field: &str, n: usize, test: &LinuxSeccompArg) -> Result<ScmpArgCompare, Error> {
-    let index = u32::try_from(test.index())
-        .ok()
-        .filter(|index| *index < 6)
-        .ok_or_else(|| {
-            let reason = format!("{} is no argument: a call has six, 0 to 5", test.index());
-            Error::Profile {
-                field: format!("{field}.args[{n}].index"),
-                reason,
-            }
-        })?;
+    let index = u32::try_from(test.index()).ok().filter(|index| *index < 6).ok_or_else(|| {
+        let reason = format!("{} is no argument: a call has six, 0 to 5", test.index());
+        Error::Profile { field: format!("{field}.args[{n}].index"), reason }
+    })?;
     let (op, datum) = match test.op() {
         Operator::ScmpCmpNe => (ScmpCompareOp::NotEqual, test.value()),
         Operator::ScmpCmpLt => (ScmpCompareOp::Less, test.value()),
@@ -187,10 +165,9 @@ fn comparison(field: &str, n: usize, test: &LinuxSeccompArg) -> Result<ScmpArgCo
         Operator::ScmpCmpEq => (ScmpCompareOp::Equal, test.value()),
         Operator::ScmpCmpGe => (ScmpCompareOp::GreaterEqual, test.value()),
         Operator::ScmpCmpGt => (ScmpCompareOp::Greater, test.value()),
-        Operator::ScmpCmpMaskedEq => (
-            ScmpCompareOp::MaskedEqual(test.value()),
-            test.value_two().unwrap_or(0),
-        ),
+        Operator::ScmpCmpMaskedEq => {
+            (ScmpCompareOp::MaskedEqual(test.value()), test.value_two().unwrap_or(0))
+        }
     };
     Ok(ScmpArgCompare::new(index, op, datum))
 }

@@ -44,61 +44,31 @@ pub struct Grant {
 
 const SYS_ADMIN: Capability = Capability {
     name: "CAP_SYS_ADMIN",
-    witnesses: &[
-        "fanotify_init",
-        "quotactl",
-        "sethostname",
-        "setdomainname",
-        "lookup_dcookie",
-    ],
+    witnesses: &["fanotify_init", "quotactl", "sethostname", "setdomainname", "lookup_dcookie"],
     is_usual: false,
 };
-const SYS_PTRACE: Capability = Capability {
-    name: "CAP_SYS_PTRACE",
-    witnesses: &["kcmp", "process_madvise"],
-    is_usual: false,
-};
-const SYS_NICE: Capability = Capability {
-    name: "CAP_SYS_NICE",
-    witnesses: &["mbind", "set_mempolicy"],
-    is_usual: false,
-};
-const SYS_BOOT: Capability = Capability {
-    name: "CAP_SYS_BOOT",
-    witnesses: &["reboot"],
-    is_usual: false,
-};
-const SYS_CHROOT: Capability = Capability {
-    name: "CAP_SYS_CHROOT",
-    witnesses: &["chroot"],
-    is_usual: true,
-};
+const SYS_PTRACE: Capability =
+    Capability { name: "CAP_SYS_PTRACE", witnesses: &["kcmp", "process_madvise"], is_usual: false };
+const SYS_NICE: Capability =
+    Capability { name: "CAP_SYS_NICE", witnesses: &["mbind", "set_mempolicy"], is_usual: false };
+const SYS_BOOT: Capability =
+    Capability { name: "CAP_SYS_BOOT", witnesses: &["reboot"], is_usual: false };
+const SYS_CHROOT: Capability =
+    Capability { name: "CAP_SYS_CHROOT", witnesses: &["chroot"], is_usual: true };
 
 /// The capabilities for want of which a template (Podman's, CRI-O's) denies calls by a rule.
 pub(crate) const RULED: &[&Capability] = &[&SYS_ADMIN, &SYS_PTRACE, &SYS_NICE, &SYS_CHROOT];
 
 const fn needs(name: &'static str, capability: &'static Capability, reason: &'static str) -> Grant {
-    Grant {
-        name,
-        gate: Gate::Needs(capability),
-        reason,
-    }
+    Grant { name, gate: Gate::Needs(capability), reason }
 }
 
 const fn never(name: &'static str, reason: &'static str) -> Grant {
-    Grant {
-        name,
-        gate: Gate::Never,
-        reason,
-    }
+    Grant { name, gate: Gate::Never, reason }
 }
 
 const fn like(name: &'static str, older: &'static str, reason: &'static str) -> Grant {
-    Grant {
-        name,
-        gate: Gate::Like(older),
-        reason,
-    }
+    Grant { name, gate: Gate::Like(older), reason }
 }
 
 const MOUNTS: &str = "systemd, inner engines and unshare(1) build mount trees; the kernel locks \
@@ -123,25 +93,13 @@ pub const GRANTS: &[Grant] = &[
     needs("move_mount", &SYS_ADMIN, NEW_MOUNT_API),
     needs("open_tree", &SYS_ADMIN, NEW_MOUNT_API),
     needs("mount_setattr", &SYS_ADMIN, NEW_MOUNT_API),
-    needs(
-        "name_to_handle_at",
-        &SYS_ADMIN,
-        "systemd finds mount points with it; opens nothing",
-    ),
+    needs("name_to_handle_at", &SYS_ADMIN, "systemd finds mount points with it; opens nothing"),
     needs("clone", &SYS_ADMIN, NAMESPACES),
     needs("clone3", &SYS_ADMIN, NAMESPACES),
     needs("unshare", &SYS_ADMIN, NAMESPACES),
     needs("setns", &SYS_ADMIN, NAMESPACES),
-    needs(
-        "chroot",
-        &SYS_CHROOT,
-        "sshd, package builds and dockerd confine themselves with it",
-    ),
-    needs(
-        "sethostname",
-        &SYS_ADMIN,
-        "systemd sets the name of the container's UTS namespace",
-    ),
+    needs("chroot", &SYS_CHROOT, "sshd, package builds and dockerd confine themselves with it"),
+    needs("sethostname", &SYS_ADMIN, "systemd sets the name of the container's UTS namespace"),
     needs("setdomainname", &SYS_ADMIN, "as sethostname"),
     needs(
         "bpf",
@@ -149,11 +107,7 @@ pub const GRANTS: &[Grant] = &[
         "device rules of inner cgroups; the kernel wants a capability of \
                               the host or a token that was delegated",
     ),
-    needs(
-        "fanotify_init",
-        &SYS_ADMIN,
-        "the kernel offers it to everyone, with limits, since 5.13",
-    ),
+    needs("fanotify_init", &SYS_ADMIN, "the kernel offers it to everyone, with limits, since 5.13"),
     needs(
         "quotactl",
         &SYS_ADMIN,
@@ -183,34 +137,10 @@ pub const GRANTS: &[Grant] = &[
     like("mount_setattr", "mount", NEW_MOUNT_API),
     like("open_tree_attr", "mount_setattr", NEW_MOUNT_API),
     like("quotactl_fd", "quotactl", "the same on a descriptor"),
-    like(
-        "statmount",
-        "statx",
-        "reads what /proc/self/mountinfo shows",
-    ),
-    like(
-        "listmount",
-        "statx",
-        "reads what /proc/self/mountinfo shows",
-    ),
-    like(
-        "close_range",
-        "close",
-        "programs that meet EPERM here leak descriptors or stop",
-    ),
-    like(
-        "openat2",
-        "openat",
-        "inner runtimes resolve paths safely with it",
-    ),
-    like(
-        "faccessat2",
-        "faccessat",
-        "C libraries fall back on ENOSYS only, not on EPERM",
-    ),
-    like(
-        "fchmodat2",
-        "fchmodat",
-        "C libraries fall back on ENOSYS only, not on EPERM",
-    ),
+    like("statmount", "statx", "reads what /proc/self/mountinfo shows"),
+    like("listmount", "statx", "reads what /proc/self/mountinfo shows"),
+    like("close_range", "close", "programs that meet EPERM here leak descriptors or stop"),
+    like("openat2", "openat", "inner runtimes resolve paths safely with it"),
+    like("faccessat2", "faccessat", "C libraries fall back on ENOSYS only, not on EPERM"),
+    like("fchmodat2", "fchmodat", "C libraries fall back on ENOSYS only, not on EPERM"),
 ];

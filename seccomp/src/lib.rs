@@ -66,9 +66,7 @@ pub fn program(
 ) -> Result<(Program, Vec<Warning>), Error> {
     let mut cache_warning = None;
     let cache = cache_dir.and_then(|dir| {
-        Cache::open(dir)
-            .map_err(|e| cache_warning = Some(Warning::cache(dir, &e)))
-            .ok()
+        Cache::open(dir).map_err(|e| cache_warning = Some(Warning::cache(dir, &e))).ok()
     });
     if let Some((program, mut warnings)) = cache.as_ref().and_then(|cache| cache.load(request)) {
         warnings.extend(cache_warning);

@@ -43,11 +43,8 @@ pub struct Merged {
 
 /// The profile of a system container, or with `system_container` false `profile` as it is.
 pub fn merge(profile: Option<&LinuxSeccomp>, system_container: bool) -> Merged {
-    let mut merged = Merged {
-        profile: profile.cloned(),
-        granted: Vec::new(),
-        warnings: Vec::new(),
-    };
+    let mut merged =
+        Merged { profile: profile.cloned(), granted: Vec::new(), warnings: Vec::new() };
     let Some(profile) = &mut merged.profile else {
         return merged;
     };
@@ -73,10 +70,7 @@ pub fn merge(profile: Option<&LinuxSeccomp>, system_container: bool) -> Merged {
 
 /// Whether `action` keeps a call from being executed.
 pub(crate) fn denies(action: Action) -> bool {
-    !matches!(
-        action,
-        Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace
-    )
+    !matches!(action, Action::ScmpActAllow | Action::ScmpActLog | Action::ScmpActTrace)
 }
 
 /// What the rules say about `name` whatever its arguments: `None` if they say nothing, disagree, or
@@ -98,13 +92,8 @@ fn has_no_tests(rule: &LinuxSyscall) -> bool {
 
 /// Names that some rule allows whatever their arguments.
 fn plainly_allowed(rules: &[LinuxSyscall]) -> HashSet<&str> {
-    let allowing = rules
-        .iter()
-        .filter(|rule| !denies(rule.action()) && has_no_tests(rule));
-    allowing
-        .flat_map(|rule| rule.names())
-        .map(String::as_str)
-        .collect()
+    let allowing = rules.iter().filter(|rule| !denies(rule.action()) && has_no_tests(rule));
+    allowing.flat_map(|rule| rule.names()).map(String::as_str).collect()
 }
 
 /// Whether an allow list is the default profile of Docker, Podman, containerd or CRI-O, or a copy
@@ -122,30 +111,17 @@ fn is_template(rules: &[LinuxSyscall]) -> bool {
 
 fn missing_calls(rules: &[LinuxSyscall]) -> Vec<&'static str> {
     let allowed = plainly_allowed(rules);
-    let rows = GRANTS
-        .iter()
-        .filter(|row| !matches!(row.gate, Gate::Like(_)));
-    rows.map(|row| row.name)
-        .filter(|name| !allowed.contains(name))
-        .collect()
+    let rows = GRANTS.iter().filter(|row| !matches!(row.gate, Gate::Like(_)));
+    rows.map(|row| row.name).filter(|name| !allowed.contains(name)).collect()
 }
 
 /// Adds the calls of the table to the rules of a template; returns their names.
 fn grant(rules: &mut Vec<LinuxSyscall>, default_errno: Option<u32>) -> Vec<&'static str> {
-    let allowed: HashSet<String> = plainly_allowed(rules)
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
-    let given = |capability: &Capability| {
-        capability
-            .witnesses
-            .iter()
-            .any(|call| allowed.contains(*call))
-    };
-    let of_engine: Vec<bool> = rules
-        .iter()
-        .map(|rule| EngineRule::of(rule, default_errno).is_some())
-        .collect();
+    let allowed: HashSet<String> = plainly_allowed(rules).into_iter().map(str::to_owned).collect();
+    let given =
+        |capability: &Capability| capability.witnesses.iter().any(|call| allowed.contains(*call));
+    let of_engine: Vec<bool> =
+        rules.iter().map(|rule| EngineRule::of(rule, default_errno).is_some()).collect();
     let mut granted: Vec<&'static str> = Vec::new();
     for row in GRANTS {
         let wanted = match row.gate {
@@ -178,19 +154,10 @@ fn grant(rules: &mut Vec<LinuxSyscall>, default_errno: Option<u32>) -> Vec<&'sta
 /// without names does nothing; it stays, so that messages about later rules count as the user does.
 fn take_out(name: &str, rules: &mut [LinuxSyscall], of_engine: &[bool]) -> bool {
     let mut found = false;
-    for (rule, _) in rules
-        .iter_mut()
-        .zip(of_engine)
-        .filter(|(_, of_engine)| **of_engine)
-    {
+    for (rule, _) in rules.iter_mut().zip(of_engine).filter(|(_, of_engine)| **of_engine) {
         if mentions(rule, name) {
             found = true;
-            let kept = rule
-                .names()
-                .iter()
-                .filter(|n| *n != name)
-                .cloned()
-                .collect();
+            let kept = rule.names().iter().filter(|n| *n != name).cloned().collect();
             rule.set_names(kept);
         }
     }

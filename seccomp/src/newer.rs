@@ -31,10 +31,7 @@ pub(crate) const FIRST: u32 = 451;
 
 /// Number of `name`, if it is in the table.
 pub(crate) fn number(name: &str) -> Option<u32> {
-    NEWER
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, number)| *number)
+    NEWER.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 
 #[cfg(test)]

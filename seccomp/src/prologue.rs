@@ -32,10 +32,8 @@ pub(crate) fn prologue(
     warnings: &mut Vec<Warning>,
 ) -> Result<Vec<Instruction>, Error> {
     let newer = newer_calls(merged.profile.as_ref(), warnings)?;
-    let parts: Vec<Part> = abis(merged)
-        .into_iter()
-        .map(|abi| part(abi, merged, traps, &newer))
-        .collect();
+    let parts: Vec<Part> =
+        abis(merged).into_iter().map(|abi| part(abi, merged, traps, &newer)).collect();
     if parts.iter().all(Part::is_empty) {
         return Ok(Vec::new());
     }
@@ -79,9 +77,7 @@ fn abis(merged: &Merged) -> Vec<Abi> {
 }
 
 fn rules(profile: Option<&LinuxSeccomp>) -> &[LinuxSyscall] {
-    profile
-        .and_then(|p| p.syscalls().as_deref())
-        .unwrap_or_default()
+    profile.and_then(|p| p.syscalls().as_deref()).unwrap_or_default()
 }
 
 /// Whether every call of `name` is executed, so that it may go to the broker instead.
@@ -129,32 +125,17 @@ fn newer_calls(
 
 fn part(abi: Abi, merged: &Merged, traps: bool, newer: &[(String, u32)]) -> Part {
     let profile = merged.profile.as_ref();
-    let trapped = TRAPS
-        .iter()
-        .filter(|trap| traps && is_allowed(profile, trap.name));
-    let traps: Vec<_> = trapped
-        .filter_map(|trap| abi.number(trap.name).map(|nr| (nr, trap)))
-        .collect();
-    let newer = newer
-        .iter()
-        .filter_map(|(name, action)| abi.number(name).map(|nr| (nr, *action)));
+    let trapped = TRAPS.iter().filter(|trap| traps && is_allowed(profile, trap.name));
+    let traps: Vec<_> =
+        trapped.filter_map(|trap| abi.number(trap.name).map(|nr| (nr, trap))).collect();
+    let newer = newer.iter().filter_map(|(name, action)| abi.number(name).map(|nr| (nr, *action)));
     let newer: Vec<_> = newer.collect();
     let last = last_known(abi, merged);
-    let mut granted: Vec<u32> = merged
-        .granted
-        .iter()
-        .filter_map(|name| abi.number(name))
-        .collect();
+    let mut granted: Vec<u32> = merged.granted.iter().filter_map(|name| abi.number(name)).collect();
     granted.retain(|number| {
         last.is_some_and(|last| *number > last) && !newer.iter().any(|(n, _)| n == number)
     });
-    Part {
-        abi,
-        traps,
-        newer,
-        last,
-        granted,
-    }
+    Part { abi, traps, newer, last, granted }
 }
 
 /// The highest number among the calls that the profile names, as runc sees it: who wrote the
@@ -169,10 +150,7 @@ fn last_known(abi: Abi, merged: &Merged) -> Option<u32> {
     }
     let granted = |name: &str| merged.granted.contains(&name);
     let names = rules(Some(profile)).iter().flat_map(|rule| rule.names());
-    names
-        .filter(|name| !granted(name))
-        .filter_map(|name| abi.number(name))
-        .max()
+    names.filter(|name| !granted(name)).filter_map(|name| abi.number(name)).max()
 }
 
 impl Part {

@@ -67,11 +67,7 @@ pub const TRAPS: &[Trap] = &[
         reason: "devices of a short list (null, zero, fuse, net/tun...) are made for the caller; \
                  the kernel allows none in a user namespace",
     },
-    Trap {
-        name: "mknodat",
-        when: When::Device { mode: 2, device: 3 },
-        reason: "as mknod",
-    },
+    Trap { name: "mknodat", when: When::Device { mode: 2, device: 3 }, reason: "as mknod" },
 ];
 
 const MS_REMOUNT: u32 = 0x20;

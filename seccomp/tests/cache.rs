@@ -11,10 +11,7 @@ use serde_json::json;
 use sysbox_seccomp::{Cache, Request, program};
 
 fn files(dir: &std::path::Path) -> Vec<PathBuf> {
-    let mut files: Vec<_> = fs::read_dir(dir)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .collect();
+    let mut files: Vec<_> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     files.sort();
     files
 }
@@ -25,33 +22,17 @@ fn the_second_request_is_answered_from_the_cache() {
     let dir = dir.path().join("made/on/the/way");
     let unknown = json!({"names": ["no_such_call"], "action": "SCMP_ACT_ALLOW"});
     let profile = parse(with_rule(docker(), unknown));
-    let request = Request {
-        profile: Some(&profile),
-        system_container: true,
-        traps: true,
-    };
+    let request = Request { profile: Some(&profile), system_container: true, traps: true };
     let first = program(&request, Some(&dir)).unwrap();
     assert_eq!(first.1.len(), 1);
     assert_eq!(files(&dir).len(), 1);
-    assert_eq!(
-        fs::metadata(&files(&dir)[0]).unwrap().permissions().mode() & 0o777,
-        0o600
-    );
+    assert_eq!(fs::metadata(&files(&dir)[0]).unwrap().permissions().mode() & 0o777, 0o600);
     let cached = Cache::open(&dir).unwrap().load(&request).unwrap();
     assert_eq!(cached, first);
     for other in [
-        Request {
-            traps: false,
-            ..request
-        },
-        Request {
-            system_container: false,
-            ..request
-        },
-        Request {
-            profile: None,
-            ..request
-        },
+        Request { traps: false, ..request },
+        Request { system_container: false, ..request },
+        Request { profile: None, ..request },
     ] {
         assert!(Cache::open(&dir).unwrap().load(&other).is_none());
     }
@@ -61,11 +42,7 @@ fn the_second_request_is_answered_from_the_cache() {
 fn a_file_that_is_not_whole_or_not_ours_is_not_used() {
     let dir = tempfile::tempdir().unwrap();
     let profile = parse(docker());
-    let request = Request {
-        profile: Some(&profile),
-        system_container: true,
-        traps: true,
-    };
+    let request = Request { profile: Some(&profile), system_container: true, traps: true };
     let fresh = program(&request, Some(dir.path())).unwrap().0;
     let file = files(dir.path()).remove(0);
     let whole = fs::read(&file).unwrap();
@@ -76,13 +53,7 @@ fn a_file_that_is_not_whole_or_not_ours_is_not_used() {
     other_key[30] ^= 1;
     let mut huge_length = whole.clone();
     huge_length[8..12].fill(0xff);
-    for bad in [
-        &whole[..whole.len() - 8],
-        &whole[..10],
-        &[],
-        &other_key,
-        &huge_length,
-    ] {
+    for bad in [&whole[..whole.len() - 8], &whole[..10], &[], &other_key, &huge_length] {
         fs::write(&file, bad).unwrap();
         assert!(cache.load(&request).is_none());
     }
@@ -102,18 +73,10 @@ fn a_file_that_is_not_whole_or_not_ours_is_not_used() {
 fn a_directory_that_others_can_write_is_told_and_not_used() {
     let dir = tempfile::tempdir().unwrap();
     fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
-    let request = Request {
-        profile: None,
-        system_container: true,
-        traps: true,
-    };
+    let request = Request { profile: None, system_container: true, traps: true };
     let (program, warnings) = program(&request, Some(dir.path())).unwrap();
     assert!(program.has_traps());
-    assert!(
-        warnings[0].as_str().contains("writable by nobody else"),
-        "{}",
-        warnings[0]
-    );
+    assert!(warnings[0].as_str().contains("writable by nobody else"), "{}", warnings[0]);
     assert!(files(dir.path()).is_empty());
 }
 
@@ -121,23 +84,11 @@ fn a_directory_that_others_can_write_is_told_and_not_used() {
 fn old_files_make_room() {
     let dir = tempfile::tempdir().unwrap();
     let cache = Cache::open(dir.path()).unwrap();
-    let program = program(
-        &Request {
-            profile: None,
-            system_container: true,
-            traps: true,
-        },
-        None,
-    )
-    .unwrap()
-    .0;
+    let program =
+        program(&Request { profile: None, system_container: true, traps: true }, None).unwrap().0;
     for errno in 1..100 {
         let profile = parse(json!({"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": errno}));
-        let request = Request {
-            profile: Some(&profile),
-            system_container: true,
-            traps: true,
-        };
+        let request = Request { profile: Some(&profile), system_container: true, traps: true };
         cache.store(&request, &program, &[]).unwrap();
         assert!(cache.load(&request).is_some());
     }

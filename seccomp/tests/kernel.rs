@@ -24,23 +24,13 @@ fn in_child(test: &str) -> Option<ExitStatus> {
         return None;
     }
     let me = std::env::current_exe().unwrap();
-    Some(
-        Command::new(me)
-            .args(["--exact", test])
-            .env(CHILD, "1")
-            .status()
-            .unwrap(),
-    )
+    Some(Command::new(me).args(["--exact", test]).env(CHILD, "1").status().unwrap())
 }
 
 /// Compiles for `profile` and loads the program into this thread.
 fn load(profile: Option<Value>, system_container: bool) -> Option<std::os::fd::OwnedFd> {
     let profile = profile.map(parse);
-    let request = Request {
-        profile: profile.as_ref(),
-        system_container,
-        traps: system_container,
-    };
+    let request = Request { profile: profile.as_ref(), system_container, traps: system_container };
     let (program, _) = program(&request, None).unwrap();
     rustix::thread::set_no_new_privs(true).unwrap();
     install(program.as_bytes(), program.has_traps(), program.flags()).unwrap()
@@ -70,14 +60,7 @@ fn a_system_container_unshares_and_a_denied_call_is_denied() {
     }
     let deny = json!({"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 42});
     assert!(
-        load(
-            Some(with_rule(
-                without(without(docker(), "mkdir"), "mkdirat"),
-                deny
-            )),
-            true
-        )
-        .is_some()
+        load(Some(with_rule(without(without(docker(), "mkdir"), "mkdirat"), deny)), true).is_some()
     );
     assert!(unshare(UnshareFlags::NEWUTS).is_ok(), "run as root");
     let made = std::fs::create_dir(std::env::temp_dir().join("never-made"));
@@ -87,11 +70,7 @@ fn a_system_container_unshares_and_a_denied_call_is_denied() {
 #[test]
 fn a_device_node_reaches_the_listener_and_a_fifo_does_not() {
     if let Some(status) = in_child("a_device_node_reaches_the_listener_and_a_fifo_does_not") {
-        assert_eq!(
-            status.code(),
-            Some(77),
-            "the child was not stopped by its listener"
-        );
+        assert_eq!(status.code(), Some(77), "the child was not stopped by its listener");
         return;
     }
     let dir = tempfile::tempdir().unwrap();
@@ -108,13 +87,7 @@ fn a_device_node_reaches_the_listener_and_a_fifo_does_not() {
     mknodat(CWD, &fifo, FileType::Fifo, Mode::RUSR, 0).unwrap();
     send.send(listener).unwrap();
     let null = dir.path().join("null");
-    let _ = mknodat(
-        CWD,
-        &null,
-        FileType::CharacterDevice,
-        Mode::RUSR,
-        makedev(1, 3),
-    );
+    let _ = mknodat(CWD, &null, FileType::CharacterDevice, Mode::RUSR, makedev(1, 3));
     std::thread::sleep(Duration::from_secs(10));
 }
 

@@ -19,23 +19,12 @@ fn a_system_container_under_dockers_default_may_do_what_systems_do() {
             if abi.number(row.name).is_none() || matches!(row.name, "umount" | "fsopen") {
                 continue;
             }
-            assert_eq!(
-                machine.call(abi, row.name, &NO_TRAP),
-                ALLOW,
-                "{} on {abi:?}",
-                row.name
-            );
+            assert_eq!(machine.call(abi, row.name, &NO_TRAP), ALLOW, "{} on {abi:?}", row.name);
         }
         for name in ["read", "mkdir", "execve", "fork", "capset"] {
             assert_eq!(machine.call(abi, name, &[]), ALLOW, "{name} on {abi:?}");
         }
-        for name in [
-            "kexec_load",
-            "init_module",
-            "swapon",
-            "perf_event_open",
-            "userfaultfd",
-        ] {
+        for name in ["kexec_load", "init_module", "swapon", "perf_event_open", "userfaultfd"] {
             assert_eq!(machine.call(abi, name, &[]), EPERM, "{name} on {abi:?}");
         }
     }
@@ -45,17 +34,9 @@ fn a_system_container_under_dockers_default_may_do_what_systems_do() {
 fn argument_tests_of_the_engine_survive() {
     let machine = system_container(Some(docker()));
     for abi in ABIS {
-        for (persona, expected) in [
-            (0, ALLOW),
-            (8, ALLOW),
-            (0xffff_ffff, ALLOW),
-            (0x40000, EPERM),
-        ] {
-            assert_eq!(
-                machine.call(abi, "personality", &[persona]),
-                expected,
-                "{persona:#x}"
-            );
+        for (persona, expected) in [(0, ALLOW), (8, ALLOW), (0xffff_ffff, ALLOW), (0x40000, EPERM)]
+        {
+            assert_eq!(machine.call(abi, "personality", &[persona]), expected, "{persona:#x}");
         }
     }
     let vsock = json!({"names": ["socket"], "action": "SCMP_ACT_ALLOW",
@@ -78,91 +59,26 @@ fn what_the_user_took_away_stays_away() {
     let few = json!({"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [
         {"names": ["read", "write", "execve", "exit_group"], "action": "SCMP_ACT_ALLOW"}]});
     let rows: [(&str, Value, &str, u32); 16] = [
-        (
-            "deleted from a copy of the default",
-            without(docker(), "mkdir"),
-            "mkdir",
-            EPERM,
-        ),
-        (
-            "...the rest is as ever",
-            without(docker(), "mkdir"),
-            "unshare",
-            ALLOW,
-        ),
-        (
-            "denied by a rule",
-            with_rule(docker(), deny("mount")),
-            "mount",
-            EPERM,
-        ),
-        (
-            "killed by a rule",
-            with_rule(docker(), kill("setns")),
-            "setns",
-            KILL,
-        ),
-        (
-            "denied, one of a group",
-            with_rule(docker(), deny("sethostname")),
-            "sethostname",
-            EPERM,
-        ),
-        (
-            "denied, the others stay",
-            with_rule(docker(), deny("sethostname")),
-            "mount",
-            ALLOW,
-        ),
-        (
-            "deleted though the engine had it",
-            without(docker_sys_admin(), "mount"),
-            "mount",
-            EPERM,
-        ),
+        ("deleted from a copy of the default", without(docker(), "mkdir"), "mkdir", EPERM),
+        ("...the rest is as ever", without(docker(), "mkdir"), "unshare", ALLOW),
+        ("denied by a rule", with_rule(docker(), deny("mount")), "mount", EPERM),
+        ("killed by a rule", with_rule(docker(), kill("setns")), "setns", KILL),
+        ("denied, one of a group", with_rule(docker(), deny("sethostname")), "sethostname", EPERM),
+        ("denied, the others stay", with_rule(docker(), deny("sethostname")), "mount", ALLOW),
+        ("deleted though the engine had it", without(docker_sys_admin(), "mount"), "mount", EPERM),
         (
             "...with its newer form",
             without(without(docker_sys_admin(), "mount"), "mount_setattr"),
             "open_tree_attr",
             ENOSYS,
         ),
-        (
-            "...the rest of the group",
-            without(docker_sys_admin(), "mount"),
-            "umount2",
-            ALLOW,
-        ),
-        (
-            "chroot, which engines give",
-            without(docker(), "chroot"),
-            "chroot",
-            EPERM,
-        ),
+        ("...the rest of the group", without(docker_sys_admin(), "mount"), "umount2", ALLOW),
+        ("chroot, which engines give", without(docker(), "chroot"), "chroot", EPERM),
         ("a list of the user's own", few.clone(), "mount", EPERM),
-        (
-            "a list of denials",
-            permissive(deny("mount")),
-            "mount",
-            EPERM,
-        ),
-        (
-            "a list of denials, not denied",
-            permissive(deny("mkdir")),
-            "mount",
-            ALLOW,
-        ),
-        (
-            "podman's, denied by a rule",
-            with_rule(podman(), deny("quotactl")),
-            "quotactl",
-            EPERM,
-        ),
-        (
-            "podman's, deleted",
-            without(podman(), "mkdir"),
-            "mkdir",
-            ENOSYS,
-        ),
+        ("a list of denials", permissive(deny("mount")), "mount", EPERM),
+        ("a list of denials, not denied", permissive(deny("mkdir")), "mount", ALLOW),
+        ("podman's, denied by a rule", with_rule(podman(), deny("quotactl")), "quotactl", EPERM),
+        ("podman's, deleted", without(podman(), "mkdir"), "mkdir", ENOSYS),
         (
             "podman's, reboot denied",
             with_rule(
@@ -180,15 +96,7 @@ fn what_the_user_took_away_stays_away() {
 
 #[test]
 fn rules_by_which_engines_withhold_calls_give_way() {
-    for name in [
-        "bpf",
-        "sethostname",
-        "setns",
-        "quotactl",
-        "kcmp",
-        "mbind",
-        "clone3",
-    ] {
+    for name in ["bpf", "sethostname", "setns", "quotactl", "kcmp", "mbind", "clone3"] {
         assert_eq!(fate(podman(), name), ALLOW, "{name}");
     }
     assert_eq!(fate(podman(), "iopl"), EPERM);
@@ -197,17 +105,10 @@ fn rules_by_which_engines_withhold_calls_give_way() {
         without(podman(), "chroot"),
         json!({"names": ["chroot"], "action": "SCMP_ACT_ERRNO", "errnoRet": 1}),
     );
-    assert_eq!(
-        fate(without_chroot, "chroot"),
-        ALLOW,
-        "CRI-O gives no CAP_SYS_CHROOT"
-    );
+    assert_eq!(fate(without_chroot, "chroot"), ALLOW, "CRI-O gives no CAP_SYS_CHROOT");
     let new_user_namespace = 0x1000_0000;
     let machine = system_container(Some(docker()));
-    assert_eq!(
-        machine.call(Abi::X86_64, "clone", &[new_user_namespace]),
-        ALLOW
-    );
+    assert_eq!(machine.call(Abi::X86_64, "clone", &[new_user_namespace]), ALLOW);
 }
 
 #[test]
@@ -233,11 +134,7 @@ fn calls_newer_than_the_profile_do_not_exist() {
 #[test]
 fn without_a_system_container_the_profile_is_the_engines() {
     let profile = parse(docker());
-    let request = Request {
-        profile: Some(&profile),
-        system_container: false,
-        traps: false,
-    };
+    let request = Request { profile: Some(&profile), system_container: false, traps: false };
     let (program, warnings) = program(&request, None).unwrap();
     assert!(warnings.is_empty(), "{warnings:?}");
     assert!(!program.has_traps());
@@ -266,24 +163,15 @@ fn a_list_of_the_users_own_is_left_alone_and_told() {
     let merged = merge(Some(&parse(own.clone())), true);
     assert_eq!(merged.profile, Some(parse(own)));
     let warning = merged.warnings[0].as_str();
-    assert!(
-        warning.contains("unshare") && !warning.contains(" mount,"),
-        "{warning}"
-    );
+    assert!(warning.contains("unshare") && !warning.contains(" mount,"), "{warning}");
 }
 
 #[test]
 fn what_cannot_be_done_is_refused_by_name() {
     let rule = |rule: Value| with_rule(docker(), rule);
     let rows = [
-        (
-            rule(json!({"names": ["read"], "action": "SCMP_ACT_NOTIFY"})),
-            "syscalls[12].action",
-        ),
-        (
-            json!({"defaultAction": "SCMP_ACT_NOTIFY"}),
-            "linux.seccomp.defaultAction",
-        ),
+        (rule(json!({"names": ["read"], "action": "SCMP_ACT_NOTIFY"})), "syscalls[12].action"),
+        (json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "linux.seccomp.defaultAction"),
         (
             rule(json!({"names": ["acct"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5000})),
             "syscalls[12].errnoRet: 5000",
@@ -296,11 +184,7 @@ fn what_cannot_be_done_is_refused_by_name() {
     ];
     for (profile, expected) in rows {
         let profile = parse(profile);
-        let request = Request {
-            profile: Some(&profile),
-            system_container: true,
-            traps: true,
-        };
+        let request = Request { profile: Some(&profile), system_container: true, traps: true };
         let message = program(&request, None).unwrap_err().to_string();
         let message = message.replace(" in config.json", "");
         assert!(message.contains(expected), "{message}");
@@ -311,11 +195,7 @@ fn what_cannot_be_done_is_refused_by_name() {
 fn unknown_names_are_left_out_with_a_warning() {
     let unknown = json!({"names": ["no_such_call", "acct"], "action": "SCMP_ACT_ALLOW"});
     let profile = parse(with_rule(docker(), unknown));
-    let request = Request {
-        profile: Some(&profile),
-        system_container: true,
-        traps: true,
-    };
+    let request = Request { profile: Some(&profile), system_container: true, traps: true };
     let (program, warnings) = program(&request, None).unwrap();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].as_str().contains("no_such_call"));

@@ -58,22 +58,13 @@ fn rows() -> Vec<(&'static str, Vec<u64>, u32)> {
 
 #[test]
 fn the_listener_gets_new_mounts_plain_unmounts_and_devices() {
-    let profiles = [
-        None,
-        Some(docker()),
-        Some(docker_sys_admin()),
-        Some(podman()),
-    ];
+    let profiles = [None, Some(docker()), Some(docker_sys_admin()), Some(podman())];
     for profile in profiles {
         let machine = system_container(profile);
         for (name, args, expected) in rows() {
             for abi in ABIS {
                 if abi.number(name).is_some() {
-                    assert_eq!(
-                        machine.call(abi, name, &args),
-                        expected,
-                        "{name}{args:?} {abi:?}"
-                    );
+                    assert_eq!(machine.call(abi, name, &args), expected, "{name}{args:?} {abi:?}");
                 }
             }
         }
@@ -88,11 +79,7 @@ fn ordinary_calls_look_at_nothing_but_their_number() {
         for abi in ABIS {
             for name in ["read", "openat", "clone", "execve", "statmount", "umount2"] {
                 let expected = name == "umount2";
-                assert_eq!(
-                    machine.looks_at_arguments(abi, name),
-                    expected,
-                    "{name} {abi:?}"
-                );
+                assert_eq!(machine.looks_at_arguments(abi, name), expected, "{name} {abi:?}");
             }
         }
     }
@@ -115,10 +102,7 @@ fn a_call_that_the_profile_denies_is_not_served() {
         {"names": ["mknod"], "action": "SCMP_ACT_ERRNO"}]});
     let machine = system_container(Some(denials));
     assert_eq!(machine.call(Abi::X86_64, "mknod", &[0, CHAR, 0x103]), EPERM);
-    assert_eq!(
-        machine.call(Abi::X86_64, "mknodat", &[0, 0, CHAR, 0x103]),
-        NOTIFY
-    );
+    assert_eq!(machine.call(Abi::X86_64, "mknodat", &[0, 0, CHAR, 0x103]), NOTIFY);
 }
 
 #[test]
@@ -135,11 +119,7 @@ fn an_architecture_that_the_profile_leaves_out_is_not_served() {
 fn without_traps_the_kernel_answers() {
     let profile = parse(docker());
     for profile in [None, Some(&profile)] {
-        let request = Request {
-            profile,
-            system_container: true,
-            traps: false,
-        };
+        let request = Request { profile, system_container: true, traps: false };
         let (program, _) = program(&request, None).unwrap();
         assert!(!program.has_traps());
         assert_eq!(program.allows_everything(), profile.is_none());

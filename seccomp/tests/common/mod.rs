@@ -78,10 +78,7 @@ pub fn podman() -> Value {
 /// `profile` without `call` in any of its rules.
 pub fn without(mut profile: Value, call: &str) -> Value {
     for rule in profile["syscalls"].as_array_mut().unwrap() {
-        rule["names"]
-            .as_array_mut()
-            .unwrap()
-            .retain(|name| name != call);
+        rule["names"].as_array_mut().unwrap().retain(|name| name != call);
     }
     profile
 }
@@ -99,11 +96,7 @@ pub fn parse(profile: Value) -> LinuxSeccomp {
 /// The program of a system container with traps, made without a cache.
 pub fn system_container(profile: Option<Value>) -> Machine {
     let profile = profile.map(parse);
-    let request = Request {
-        profile: profile.as_ref(),
-        system_container: true,
-        traps: true,
-    };
+    let request = Request { profile: profile.as_ref(), system_container: true, traps: true };
     Machine::new(&program(&request, None).unwrap().0)
 }
 
@@ -119,9 +112,7 @@ impl Machine {
             let k = u32::from_ne_bytes([i[4], i[5], i[6], i[7]]);
             (u16::from_ne_bytes([i[0], i[1]]), i[2], i[3], k)
         };
-        Self {
-            program: instructions.iter().map(decode).collect(),
-        }
+        Self { program: instructions.iter().map(decode).collect() }
     }
 
     pub fn len(&self) -> usize {
@@ -130,9 +121,7 @@ impl Machine {
 
     /// The action for the call `name` with `args`; the call must exist in `abi`.
     pub fn call(&self, abi: Abi, name: &str, args: &[u64]) -> u32 {
-        let number = abi
-            .number(name)
-            .unwrap_or_else(|| panic!("{abi:?} has no {name}"));
+        let number = abi.number(name).unwrap_or_else(|| panic!("{abi:?} has no {name}"));
         self.number(abi, number, args)
     }
 
