@@ -133,17 +133,31 @@ fn runtime_process() {
 #[test]
 fn of_a_killed_runtime_cgroup_processes_and_state_go_too() {
     need_root!();
+    a_runtime_is_killed(false);
+}
+
+/// A runtime that was refused a cgroup with somebody's processes in it may have ended, too, when
+/// its connection is found closed.
+#[test]
+fn a_cgroup_that_was_there_before_is_left_alone() {
+    need_root!();
+    a_runtime_is_killed(true);
+}
+
+fn a_runtime_is_killed(was_there: bool) {
     let layout = Layout::detect().unwrap();
-    let Some(root) = layout.unified_root() else {
-        return;
-    };
-    let id = format!("mgr-test-{}", std::process::id());
+    let root = layout.unified_root().expect("a cgroup v2 hierarchy");
+    let id = format!("mgr-test-{}-{was_there}", std::process::id());
     let parent = root.join(format!("parent-of-{id}"));
     let cgroup = parent.join(&id);
-    fs::create_dir_all(cgroup.join("inner")).unwrap();
     let mut inside = Command::new("sleep").arg("1000").spawn().unwrap();
-    fs::write(cgroup.join("inner/cgroup.procs"), inside.id().to_string()).unwrap();
-
+    let occupy = || {
+        fs::create_dir_all(cgroup.join("inner")).unwrap();
+        fs::write(cgroup.join("inner/cgroup.procs"), inside.id().to_string()).unwrap();
+    };
+    if was_there {
+        occupy();
+    }
     let host = Host::new();
     let state_dir = host.path(&id);
     fs::create_dir_all(state_dir.join("sub")).unwrap();
@@ -161,13 +175,23 @@ fn of_a_killed_runtime_cgroup_processes_and_state_go_too() {
         .spawn()
         .unwrap();
     host.wait("the runtime to register", || host.path("registered").exists());
+    if !was_there {
+        occupy();
+    }
     runtime.kill().unwrap();
     runtime.wait().unwrap();
 
     host.wait("the rollback", || host.records().is_empty());
-    assert!(!inside.wait().unwrap().success(), "what ran in the cgroup was killed");
-    assert!(!cgroup.exists() && parent.exists());
     assert!(!state_dir.exists());
+    assert_eq!(cgroup.exists(), was_there);
+    let lives = inside.try_wait().unwrap().is_none();
+    inside.kill().unwrap();
+    assert!(!inside.wait().unwrap().success());
+    assert_eq!(lives, was_there, "only what ran there before lives on");
+    if was_there {
+        fs::remove_dir(cgroup.join("inner")).unwrap();
+        fs::remove_dir(&cgroup).unwrap();
+    }
     fs::remove_dir(parent).unwrap();
 }
 
