@@ -1,13 +1,13 @@
-//! Newer kernel interfaces that have a fallback, and the switch that forces the fallback.
+//! Newer kernel interfaces, most of which have a fallback, and the switch that does without them.
 //!
 //! Whether the kernel has something is always found out by trying it where it is needed. On a new
-//! kernel the fallbacks would therefore never run; tests name them in the environment variable
+//! kernel the fallbacks (and the errors) would therefore never be seen; tests name them in the environment variable
 //! `SYSBOX_WITHOUT` (comma-separated), which is read from the host's side only.
 
 /// Environment variable that names the features to do without.
 pub const WITHOUT: &str = "SYSBOX_WITHOUT";
 
-/// A kernel interface that is not on every supported kernel (6.1 and later).
+/// A kernel interface that is not on every kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Feature {
     /// procfs option `pidns` (6.18); before: a child that is born in the pid namespace mounts it.
@@ -18,11 +18,15 @@ pub enum Feature {
     /// ID-mapped tmpfs (6.3); before: `/dev/shm` is a new tmpfs of the same size, and other tmpfs
     /// sources belong to nobody inside.
     IdmappedTmpfs,
+    /// ID-mapped mounts, with overlays over them (5.19). There is no other way without: files
+    /// would have to be chowned.
+    IdmappedMounts,
 }
 
 impl Feature {
     /// Every feature.
-    pub const ALL: [Self; 3] = [Self::ProcPidns, Self::OverlayLayerFds, Self::IdmappedTmpfs];
+    pub const ALL: [Self; 4] =
+        [Self::ProcPidns, Self::OverlayLayerFds, Self::IdmappedTmpfs, Self::IdmappedMounts];
 
     /// Its name in [`WITHOUT`].
     pub fn name(self) -> &'static str {
@@ -30,6 +34,7 @@ impl Feature {
             Self::ProcPidns => "proc-pidns",
             Self::OverlayLayerFds => "overlay-layer-fds",
             Self::IdmappedTmpfs => "idmapped-tmpfs",
+            Self::IdmappedMounts => "idmapped-mounts",
         }
     }
 

@@ -10,6 +10,8 @@ use rustix::mount::{
     fsconfig_set_fd, fsconfig_set_string, fsmount, fsopen, move_mount, open_tree,
 };
 
+use crate::features::Feature;
+
 /// Propagation of a mount, mount_namespaces(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Propagation {
@@ -56,8 +58,11 @@ pub fn set_attributes(mount: impl AsFd, attributes: Attributes, recursive: bool)
 /// ID-maps a detached mount (or its whole tree) with the mapping of `userns`.
 ///
 /// Fails with `EINVAL` where the file system cannot be ID-mapped and `EPERM` where the mount
-/// already is or was attached.
+/// already is or was attached; `ENOSYS` before Linux 5.12.
 pub fn idmap(mount: impl AsFd, userns: impl AsFd, recursive: bool) -> io::Result<()> {
+    if !Feature::IdmappedMounts.may_be_used() {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
     let attr = linux_raw_sys::general::mount_attr {
         attr_set: u64::from(linux_raw_sys::general::MOUNT_ATTR_IDMAP),
         attr_clr: 0,

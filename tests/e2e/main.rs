@@ -8,6 +8,7 @@ mod errors;
 mod exec;
 mod ids;
 mod inner_docker;
+mod kernels;
 mod limits;
 mod resources;
 mod rootfs;

@@ -149,6 +149,15 @@ fn scratch_directory(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// Why a file system that a container cannot do without could not be ID-mapped, and what to do.
+fn cannot_be_mapped(error: &std::io::Error, remedy: &str) -> String {
+    if error.raw_os_error() == Some(rustix::io::Errno::NOSYS.raw_os_error()) {
+        "this kernel has no ID-mapped mounts; Linux 5.19 or newer is needed".to_owned()
+    } else {
+        format!("it cannot be ID-mapped by this kernel; {remedy}")
+    }
+}
+
 /// Cuts a mount off from the propagation of the place that it came from.
 fn private(mount: impl AsFd) -> Result<()> {
     let propagation = Some(sysbox_kernel::mount::Propagation::Private);

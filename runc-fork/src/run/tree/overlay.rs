@@ -227,12 +227,9 @@ fn common_directory(overlay: &Overlay) -> Result<PathBuf> {
 
 fn mapped_clone(path: &Path, userns: BorrowedFd<'_>) -> Result<OwnedFd> {
     let clone = clone_tree(CWD, path, false).with_context(|| naming("layer", path))?;
-    idmap(&clone, userns, false).with_context(|| {
-        format!(
-            "ID-map {}: the file system there cannot be ID-mapped by this kernel; \
-             keep the engine's data on ext4, xfs or btrfs",
-            path.display()
-        )
+    idmap(&clone, userns, false).map_err(|e| {
+        let why = super::cannot_be_mapped(&e, "keep the engine's data on ext4, xfs or btrfs");
+        anyhow::Error::new(e).context(format!("ID-map {}: {why}", path.display()))
     })?;
     Ok(clone)
 }

@@ -41,13 +41,11 @@ pub fn mount(plan: &Plan, userns: BorrowedFd<'_>) -> Result<Rootfs> {
     }
     let clone = clone_tree(&rootfs, Path::new(""), true)
         .with_context(|| format!("clone the root file system {}", path.display()))?;
-    idmap(clone.as_fd(), userns, true).with_context(|| {
-        format!(
-            "ID-map the root file system {}: its file system ({}) cannot be ID-mapped by this kernel; \
-             use a storage driver on ext4, xfs or btrfs, or overlay",
-            path.display(),
-            mount.fs_type
-        )
+    idmap(clone.as_fd(), userns, true).map_err(|e| {
+        let remedy = "use a storage driver on ext4, xfs or btrfs, or overlay";
+        let (fs_type, why) = (&mount.fs_type, super::cannot_be_mapped(&e, remedy));
+        let what = format!("ID-map the root file system {} ({fs_type})", path.display());
+        anyhow::Error::new(e).context(format!("{what}: {why}"))
     })?;
     Ok(Rootfs { mount: clone, work_directory: None })
 }
