@@ -99,6 +99,15 @@ fn enter(
         .context("make init with its namespaces")
 }
 
+/// The offset with which a clock starts at zero now: nanoseconds always count forwards.
+fn back_to_zero(clock: ClockId) -> (i64, u32) {
+    let now = clock_gettime(clock);
+    match u32::try_from(now.tv_nsec) {
+        Ok(nanoseconds @ 1..) => (-now.tv_sec - 1, 1_000_000_000 - nanoseconds),
+        _ => (-now.tv_sec, 0),
+    }
+}
+
 /// A time namespace in which the machine booted just now (time_namespaces(7)).
 fn new_time_namespace(offsets: TimeOffsets) -> Result<()> {
     match unshare(NEW_TIME) {
@@ -115,7 +124,7 @@ fn new_time_namespace(offsets: TimeOffsets) -> Result<()> {
         ("boottime", ClockId::Boottime, offsets.boottime),
     ];
     for (name, clock, given) in clocks {
-        let (seconds, nanoseconds) = given.unwrap_or_else(|| (-clock_gettime(clock).tv_sec, 0));
+        let (seconds, nanoseconds) = given.unwrap_or_else(|| back_to_zero(clock));
         text.push_str(&format!("{name} {seconds} {nanoseconds}\n"));
     }
     std::fs::write("/proc/self/timens_offsets", text)
