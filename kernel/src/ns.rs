@@ -53,9 +53,10 @@ pub struct IdMap {
 pub fn user_namespace(uid_map: &[IdMap], gid_map: &[IdMap]) -> io::Result<OwnedFd> {
     let owner = (host_root(uid_map), host_root(gid_map));
     let (ready, report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    match clone_process(CloneFlags::NONE)? {
+    match clone_process(CloneFlags::SHARE_FILES)? {
         Fork::Child => {
-            // Nothing but system calls here: other threads of the parent may have held locks.
+            // Nothing but system calls here, for other threads of the parent may have held locks;
+            // and no descriptor is closed, for they are the parent's.
             let _ = set_parent_process_death_signal(Some(Signal::KILL));
             let error = be_born(owner).err().and_then(|e| e.raw_os_error()).unwrap_or(0);
             let _ = rustix::io::write(&report, &error.to_ne_bytes());

@@ -23,6 +23,10 @@ impl CloneFlags {
     pub const NEWIPC: Self = Self(libc::CLONE_NEWIPC as u64);
     /// `CLONE_NEWUTS`
     pub const NEWUTS: Self = Self(libc::CLONE_NEWUTS as u64);
+    /// `CLONE_FILES`: the table of descriptors is shared, not copied. A copy would keep everything
+    /// that other threads have open in use for as long as the child lives, and a mount that is in
+    /// use cannot be unmounted.
+    pub const SHARE_FILES: Self = Self(libc::CLONE_FILES as u64);
     /// `CLONE_PARENT`: the new process becomes a sibling, a child of the caller's parent.
     pub const SIBLING: Self = Self(libc::CLONE_PARENT as u64);
 
