@@ -2,7 +2,7 @@
 # Installs the Debian packages that building, running and testing need. Rust is the user's to install.
 
 # What each is for: the engine and its network; images made without a registry; the build.
-PACKAGES=(docker.io iptables iproute2 mmdebstrap busybox-static libseccomp-dev gcc libc6-dev pkg-config jq)
+PACKAGES=(docker.io iptables iproute2 mmdebstrap busybox-static libseccomp-dev gcc libc6-dev pkg-config jq procps)
 
 missing_packages() {
     local package
