@@ -77,18 +77,44 @@ fn an_engine_killed_during_create_leaves_nothing() {
         for name in &names {
             Cmd::docker(["rm", "--force", name]).run();
         }
+        remove_forgotten(&world);
         before.wait_restored_but_for_the_engine();
         Container::new(BUSYBOX).sh("true").ok();
     }
     kill_forgotten_shims(&world);
 }
 
+/// An engine that is killed right after a `create` has never heard of that container: its shim keeps
+/// it, with plain runc too, until somebody asks the runtime to delete it.
+fn remove_forgotten(world: &World) {
+    let root = world.dir.join("run/docker/runtime-runc/moby");
+    let listed = Cmd::docker(["ps", "--all", "--quiet", "--no-trunc"]).ok();
+    for entry in std::fs::read_dir(&root).into_iter().flatten().flatten() {
+        let id = entry.file_name().into_string().unwrap();
+        if !listed.lines().any(|line| line == id) {
+            kill_forgotten_shims_of(world, &id);
+            let runtime = world.runtime();
+            Cmd::new(runtime.to_str().unwrap(), ["--root", root.to_str().unwrap()])
+                .args(["delete", "--force", &id])
+                .ok();
+        }
+    }
+}
+
 /// The killed engine's shims serve nothing any more, and nobody else ends them.
 fn kill_forgotten_shims(world: &World) {
+    kill_forgotten_shims_of(world, "");
+}
+
+/// Only those of one container, or all where `id` is empty.
+fn kill_forgotten_shims_of(world: &World, id: &str) {
     let dir = world.dir.to_str().expect("a path in UTF-8");
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        if command.contains("containerd-shim") && command.contains(&format!("{dir}/")) {
+        if command.contains("containerd-shim")
+            && command.contains(&format!("{dir}/"))
+            && command.contains(id)
+        {
             Cmd::new("kill", [entry.file_name().to_str().unwrap()]).run();
         }
     }
