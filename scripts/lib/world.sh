@@ -42,14 +42,20 @@ world_up() {
     world_start "$dir"
 }
 
+# need_programs BIN: ends the script unless the programs are there.
+need_programs() {
+    local program
+    for program in sysbox-runc sysbox-mgr sysbox-fs; do
+        [ -x "$1/$program" ] || die "there is no program $1/$program" "build it with scripts/build, or cargo build"
+    done
+}
+
 world_make() {
     local view=$1 dir=$2 bin=$3 program
     [ "$view" = v2 ] || [ "$view" = "$(machine_view)" ] ||
         die "this machine can't give the cgroup view '$view'" "use 'v2' or '$(machine_view)'"
     [ "${#dir}" -le 60 ] || die "the path $dir is too long for the sockets in it" "use a path of at most 60 characters"
-    for program in sysbox-runc sysbox-mgr sysbox-fs; do
-        [ -x "$bin/$program" ] || die "there is no program $bin/$program" "build it with: cargo build"
-    done
+    need_programs "$bin"
     mkdir -p "$dir"/{bin,run,state,engine,log,pid,cli}
     chmod 711 "$dir"
     say "$view" >"$dir/view"
