@@ -1,45 +1,64 @@
 # shellcheck shell=bash
-# The recipe of the machines' disks; see machine.sh for what a machine is. Needs image.sh and machine.sh.
+# The recipe of the machines' disks; see machine.sh for what a machine is. Needs packages.sh, image.sh,
+# world.sh and machine.sh.
 #
-# A disk is made in two steps. Debian's packages are installed into a directory, which becomes a file
-# system; then the machine is booted once to load the container images into its Docker, so that no test
-# pays for that. Disks are kept, named by the hash of this file and of what it reads.
+# Debian's packages are installed into a directory, the container images are put into what will be its
+# Docker's data directory, and the whole becomes a file system. The images are loaded by an engine of
+# this machine, not by the new one: that takes seconds, and minutes where the processor is emulated.
+# Disks are kept, named by the hash of this file and of what it reads.
 
 MACHINE_PACKAGES=linux-image-cloud-amd64,systemd,systemd-sysv,udev,dbus,apparmor,docker.io,iptables,iproute2,procps,kmod,jq,ca-certificates
 
-# The suites that make machines, and what each has beyond the common list (Docker's command line was
-# part of docker.io in Debian 12).
-declare -A MACHINE_EXTRA=([bookworm]='' [trixie]=',docker-cli' [testing]=',docker-cli')
+# The suites that make machines, and what each has beyond the common list: Docker's command line, which
+# was part of docker.io in Debian 12; there, what the quick start would install.
+declare -A MACHINE_EXTRA=(
+    [bookworm]=,$(IFS=,; say "${PACKAGES[*]}")
+    [trixie]=,docker-cli
+    [testing]=,docker-cli
+)
 
 # The container images that a machine's Docker has.
-declare -A MACHINE_IMAGES=([bookworm]='busybox bookworm' [trixie]='busybox bookworm' [testing]='busybox bookworm')
+MACHINE_IMAGES=(busybox bookworm trixie)
 
 # All that decides what is on the disk: this file, and the container images' recipes.
 machine_hash() {
-    { say "$1"; cat "${BASH_SOURCE[0]}" "$TOP"/tests/machine/image/*; image_hash bookworm; } | sha256sum | cut -c 1-12
+    { say "$1 ${MACHINE_EXTRA[$1]}"; cat "${BASH_SOURCE[0]}" "$TOP"/tests/machine/image/*; image_hash bookworm; } |
+        sha256sum | cut -c 1-12
 }
 
-# machine_dir SUITE: makes sure that the machine's disk exists and prints the directory that has it,
-# as `disk`, `vmlinuz` and `initrd`.
+# machine_dir SUITE BIN: makes sure that the machine's disk exists and prints the directory that has it,
+# as `disk`, `vmlinuz` and `initrd`. BIN has the programs of the engine that loads the images.
 machine_dir() {
-    local suite=$1 dir
+    local suite=$1 bin=$2 dir
     dir=$IMAGE_CACHE/machine-$suite-$(machine_hash "$suite")
     if [ ! -s "$dir/disk" ]; then
         rm -rf "$IMAGE_CACHE/machine-$suite"-*
-        make_machine "$suite" "$dir.new" >&2 || return 1
+        make_machine "$suite" "$dir.new" "$bin" >&2 || return 1
         mv "$dir.new" "$dir"
     fi
     say "$dir"
 }
 
 make_machine() {
-    local suite=$1 dir=$2 name
-    mkdir -p "$dir/task/images"
+    local suite=$1 dir=$2 bin=$3
+    mkdir -p "$dir"
     say "installing Debian $suite"
-    # In a mount namespace: a /proc that was busy once stays mounted, and would go into the file system.
-    # The hooks' $1 is the new system.
+    install_machine "$suite" "$dir/root" || return 1
+    cp "$dir"/root/boot/vmlinuz-* "$dir/vmlinuz" && cp "$dir"/root/boot/initrd.img-* "$dir/initrd" || return 1
+    say 'giving its Docker the container images'
+    copy_images "$dir/root/var/lib/docker" "$bin" || return 1
+    say 'making the disk'
+    mke2fs -q -t ext4 -d "$dir/root" "$dir/disk" 8G || return 1
+    rm -rf "$dir/root"
+}
+
+# In a mount namespace: a /proc that was busy once stays mounted, and would go into the file system.
+# A mirror may serve a copy of testing that is older than the week for which that is signed.
+# The hooks' $1 is the new system.
+install_machine() {
     # shellcheck disable=SC2016
-    unshare --mount --propagation private mmdebstrap --variant=minbase --include="$MACHINE_PACKAGES${MACHINE_EXTRA[$suite]}" \
+    unshare --mount --propagation private mmdebstrap --variant=minbase --include="$MACHINE_PACKAGES${MACHINE_EXTRA[$1]}" \
+        --aptopt='Acquire::Check-Valid-Until "false"' \
         --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
         --dpkgopt='path-exclude=/usr/share/doc/*' \
@@ -47,19 +66,17 @@ make_machine() {
         --customize-hook="copy-in '$TOP/tests/machine/image/task' /usr/local/sbin" \
         --customize-hook='chroot "$1" systemctl --quiet enable task.service' \
         --customize-hook='echo "/dev/vda / ext4 rw 0 1" >"$1/etc/fstab"; echo machine >"$1/etc/hostname"; rm -f "$1/etc/resolv.conf"' \
-        "$suite" "$dir/root" || return 1
-    cp "$dir"/root/boot/vmlinuz-* "$dir/vmlinuz"
-    cp "$dir"/root/boot/initrd.img-* "$dir/initrd"
-    say 'making the disk'
-    mke2fs -q -t ext4 -d "$dir/root" "$dir/disk.new" 8G || return 1
-    rm -rf "$dir/root"
-    say 'loading the container images into its Docker'
-    for name in ${MACHINE_IMAGES[$suite]}; do
-        cp "$(image_archive "$name")" "$dir/task/images/$name.tar" || return 1
-    done
-    cp "$TOP/tests/machine/image/load-images" "$dir/task/run"
-    MACHINE_KEEP=yes machine_boot "$dir" "$dir/disk.new" "$dir/task" "$dir/made" 1200 || return 1
-    rm -rf "$dir/task" "$dir/made"
-    mv "$dir/disk.new" "$dir/disk"
+        "$1" "$2"
 }
 
+# copy_images TO BIN: the images of a private engine, which every later Docker reads as its own.
+# A process of its own: the engine must end whatever happens.
+copy_images() (
+    to=$1 scratch=$(mktemp -d /var/tmp/sysbox-images.XXXXXX)
+    trap 'world_down "$scratch"; rm -rf "$scratch"' EXIT
+    export DOCKER_HOST=unix://$scratch/docker.sock DOCKER_CONFIG=$scratch/cli
+    world_up "$(machine_view)" "$scratch" "$2" || exit 1
+    for name in "${MACHINE_IMAGES[@]}"; do load_image "$name" || exit 1; done
+    world_stop "$scratch" dockerd containerd
+    install --directory --mode=710 "$to" && cp --archive "$scratch/engine/docker"/{image,overlay2} "$to"
+)

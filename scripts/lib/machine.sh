@@ -22,7 +22,7 @@ need_machine_tools() {
 }
 
 machine_suite_known() {
-    [ -n "${MACHINE_IMAGES[$1]:-}" ] || die "there is no machine '$1'" "known are: ${!MACHINE_IMAGES[*]}"
+    [ -n "${MACHINE_EXTRA[$1]:-}" ] || die "there is no machine '$1'" "known are: ${!MACHINE_EXTRA[*]}"
 }
 
 # KVM where the processor supports it. A /dev/kvm alone says little: some clouds offer one that cannot
@@ -36,8 +36,7 @@ machine_accelerator() {
 # what the task left. Fails if the task failed, or the machine did, or was not done in time; then the
 # end of the console is shown.
 machine_boot() {
-    local dir=$1 disk=$2 task=$3 results=$4 limit=$5 overlay=on status=0 tail_pid
-    [ -z "${MACHINE_KEEP:-}" ] || overlay=off
+    local dir=$1 disk=$2 task=$3 results=$4 limit=$5 status=0 tail_pid
     rm -rf "$results"
     mkdir -p "$results"
     tar -C "$task" -cf "$results/task.tar" .
@@ -50,7 +49,7 @@ machine_boot() {
         -accel "$(machine_accelerator)" -cpu max -smp 2 -m "${MACHINE_MEMORY:-3G}" -nographic -no-reboot -nic none -monitor none \
         -kernel "$dir/vmlinuz" -initrd "$dir/initrd" \
         -append "root=/dev/vda rw console=ttyS0 panic=-1 systemd.show_status=true apparmor=1 security=apparmor ${MACHINE_CMDLINE:-}" \
-        -drive "file=$disk,format=raw,if=virtio,cache=unsafe,snapshot=$overlay" \
+        -drive "file=$disk,format=raw,if=virtio,cache=unsafe,snapshot=on" \
         -drive "file=$results/task.tar,format=raw,if=virtio,readonly=on" \
         -drive "file=$results/back.tar,format=raw,if=virtio,cache=unsafe" \
         -device virtio-rng-pci \
