@@ -4,7 +4,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use sysbox_tests::{BOOKWORM, BUSYBOX, Container, Running, TRIXIE, World, shared, wait_until};
+use sysbox_tests::{
+    BOOKWORM, BUSYBOX, Container, Running, TRIXIE, World, patient, shared, wait_until,
+};
 
 /// A booted system whose inner engine has the busybox image.
 fn system_with_engine(image: &str, args: &[&str]) -> Running {
@@ -139,7 +141,7 @@ fn has_path_ending(top: &std::path::Path, end: &str) -> bool {
 
 fn get(address: &str) -> std::io::Result<String> {
     let mut stream = TcpStream::connect(address)?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+    stream.set_read_timeout(Some(patient(Duration::from_secs(5))))?;
     stream.write_all(b"GET /index.html HTTP/1.0\r\n\r\n")?;
     let mut page = String::new();
     stream.read_to_string(&mut page)?;

@@ -5,6 +5,7 @@ use std::io::{Read, Seek, Write};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::wait::patient;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -25,7 +26,7 @@ impl Cmd {
     pub fn new<S: AsRef<str>>(program: &str, args: impl IntoIterator<Item = S>) -> Self {
         let mut argv = vec![program.to_owned()];
         argv.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
-        Self { argv, env: Vec::new(), stdin: None, patience: PATIENCE }
+        Self { argv, env: Vec::new(), stdin: None, patience: patient(PATIENCE) }
     }
 
     /// `docker` with these arguments, for the world's engine.
@@ -57,7 +58,7 @@ impl Cmd {
     /// Another deadline than the usual minute.
     #[must_use]
     pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+        self.patience = patient(patience);
         self
     }
 

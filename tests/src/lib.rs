@@ -19,5 +19,5 @@ pub use command::{Cmd, Output};
 pub use container::{Container, Running};
 pub use host::Snapshot;
 pub use idmap::{IdRange, id_range};
-pub use wait::wait_until;
+pub use wait::{patient, wait_until};
 pub use world::{BOOKWORM, BUSYBOX, TRIXIE, World, alone, cannot_run, shared};
