@@ -68,6 +68,9 @@ world_make() {
     write_engine_config "$dir"
 }
 
+# Whether the engine has this option: it refuses to start with one that it does not know.
+engine_knows() { dockerd --help | grep -q -- "--$1 "; }
+
 # The engine's configuration, complete: nothing of it comes from the machine's own engine.
 write_engine_config() {
     local dir=$1
@@ -90,7 +93,7 @@ TOML
   "storage-driver": "overlay2",
   "exec-opts": ["native.cgroupdriver=cgroupfs"],
   "cgroup-parent": "/$(world_name "$dir")/containers",
-  "oom-score-adjust": 0,
+$(engine_knows oom-score-adjust && say '  "oom-score-adjust": 0,')
   "runtimes": {
     "sysbox": { "path": "$dir/bin/sysbox-runc" },
     "sysbox-runc": { "path": "$dir/bin/sysbox-runc" }
