@@ -69,7 +69,7 @@ world_make() {
 }
 
 # Whether the engine has this option: it refuses to start with one that it does not know.
-engine_knows() { dockerd --help | grep -q -- "--$1 "; }
+engine_knows() { [[ $(dockerd --help) == *"--$1 "* ]]; }
 
 # The engine's configuration, complete: nothing of it comes from the machine's own engine.
 write_engine_config() {
