@@ -11,8 +11,8 @@ use crate::bpf::{Instruction, JEQ_K, JSET_K, RET_USER_NOTIF, arg, unless, when};
 pub enum When {
     /// Every time.
     Always,
-    /// mount(2) that makes a new mount: no remount, bind, move or change of propagation.
-    NewMount,
+    /// mount(2) that makes a new mount or remounts one: no bind, move or change of propagation.
+    NewMountOrRemount,
     /// umount2(2) without `MNT_DETACH`.
     NotDetach,
     /// mknod(2) of a character or block device; not of a whiteout (character device 0:0), which
@@ -40,9 +40,10 @@ pub struct Trap {
 pub const TRAPS: &[Trap] = &[
     Trap {
         name: "mount",
-        when: When::NewMount,
+        when: When::NewMountOrRemount,
         reason: "a new proc or sysfs is refused by the kernel while locked files cover parts of \
-                 the container's own; the broker makes one that carries them",
+                 the container's own; the broker makes one that carries them. A remount of it \
+                 (read-only, by inner engines) has to include the virtualised files on it",
     },
     Trap {
         name: "umount2",
@@ -97,7 +98,7 @@ impl When {
                 code.extend(unless(JSET_K, MNT_DETACH, notify()));
                 code
             }
-            Self::NewMount => new_mount(),
+            Self::NewMountOrRemount => new_mount_or_remount(),
             Self::Device { mode, device } => {
                 let mut code = vec![Instruction::load(arg(mode)), Instruction::and(S_IFMT)];
                 let mut character = vec![Instruction::load(arg(device))];
@@ -111,8 +112,8 @@ impl When {
     }
 }
 
-fn new_mount() -> Vec<Instruction> {
-    const LOW: u32 = MS_REMOUNT | MS_BIND | MS_MOVE;
+fn new_mount_or_remount() -> Vec<Instruction> {
+    const LOW: u32 = MS_BIND | MS_MOVE;
     const ALL: u32 = LOW | MS_UNBINDABLE | MS_PRIVATE | MS_SLAVE | MS_SHARED;
     let test = |mask| {
         let mut code = vec![Instruction::load(arg(3))];
@@ -122,7 +123,10 @@ fn new_mount() -> Vec<Instruction> {
     let modern = test(ALL);
     let mut magic = test(LOW);
     magic.push(Instruction::skip(modern.len() as u32));
-    let mut code = vec![Instruction::load(arg(3)), Instruction::and(MS_MGC_MSK)];
+    // Before all the others, as the kernel does it: a remount may carry MS_BIND.
+    let mut code = vec![Instruction::load(arg(3))];
+    code.extend(when(JSET_K, MS_REMOUNT, vec![Instruction::ret(RET_USER_NOTIF)]));
+    code.push(Instruction::and(MS_MGC_MSK));
     code.extend(when(JEQ_K, MS_MGC_VAL, magic));
     code.extend(modern);
     code

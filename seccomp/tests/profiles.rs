@@ -9,7 +9,7 @@ use sysbox_seccomp::{Abi, GRANTS, Gate, Request, merge, program};
 const ABIS: [Abi; 3] = [Abi::X86_64, Abi::X32, Abi::I386];
 
 /// Arguments that no trap is interested in.
-const NO_TRAP: [u64; 6] = [0, 2, 0, 0x20, 0, 0];
+const NO_TRAP: [u64; 6] = [0, 2, 0, 0x1000, 0, 0];
 
 #[test]
 fn a_system_container_under_dockers_default_may_do_what_systems_do() {

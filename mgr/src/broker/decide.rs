@@ -50,6 +50,7 @@ pub fn new_mount(file_system: &[u8]) -> Option<NewMount> {
     }
 }
 
+const MS_RDONLY: u64 = 1;
 const MS_REMOUNT: u64 = 0x20;
 const MS_BIND: u64 = 0x1000;
 const MS_MOVE: u64 = 0x2000;
@@ -57,14 +58,34 @@ const MS_PROPAGATION: u64 = 0xf << 17;
 const MS_MGC_VAL: u64 = 0xc0ed_0000;
 const MS_MGC_MSK: u64 = 0xffff_0000;
 
-/// The flags of a mount(2) that makes a new mount, without the magic number of old callers;
-/// `None` for one that changes an existing mount.
-pub fn flags_of_new_mount(flags: u64) -> Option<u64> {
+/// What a mount(2) does, of the things that the broker has to do with. The flags are without the
+/// magic number of old callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MountAction {
+    /// Makes a new mount.
+    New {
+        /// `MS_*`
+        flags: u64,
+    },
+    /// Changes the flags of a mount.
+    Remount {
+        /// Whether it is to be read-only afterwards.
+        read_only: bool,
+    },
+}
+
+/// Takes the flags of a mount(2) apart as the kernel's `path_mount()` does; `None` for binds,
+/// moves and changes of propagation.
+pub fn mount_action(flags: u64) -> Option<MountAction> {
     let flags = match flags & MS_MGC_MSK {
         MS_MGC_VAL => flags & !MS_MGC_MSK,
         _ => flags,
     };
-    (flags & (MS_REMOUNT | MS_BIND | MS_MOVE | MS_PROPAGATION) == 0).then_some(flags)
+    if flags & MS_REMOUNT != 0 {
+        return Some(MountAction::Remount { read_only: flags & MS_RDONLY != 0 });
+    }
+    let is_new = flags & (MS_BIND | MS_MOVE | MS_PROPAGATION) == 0;
+    is_new.then_some(MountAction::New { flags })
 }
 
 const MNT_FORCE: u32 = 1;
@@ -159,6 +180,8 @@ pub struct Facts {
     pub mount: Option<Lineage>,
     /// Owner of the namespace that a new file system shows: pid for proc, net for sysfs.
     pub shown: Option<Lineage>,
+    /// The container's user namespace.
+    pub container: NamespaceId,
 }
 
 /// Whether the kernel would let the caller change its mounts, and they are the container's.
@@ -170,9 +193,15 @@ pub fn may_mount(facts: &Facts) -> bool {
 /// Whether the kernel would let the caller make this mount, were it not "too revealing".
 pub fn may_mount_new(kind: NewMount, facts: &Facts) -> bool {
     let may = |over| is_capable(facts.credentials, over, capability::SYS_ADMIN);
+    // A network namespace that is not the container's own: the engine put the container into it
+    // (`--network container:NAME`, a pod's), as nobody inside has the right to enter one. The
+    // sysfs that the container started with shows it already. In the kernel's eyes this is for
+    // its owner only, which would leave inner engines without any /sys.
+    let given = || facts.shown.is_none() && facts.credentials.userns == facts.container;
     may_mount(facts)
         && match kind {
-            NewMount::Proc | NewMount::Sysfs => facts.shown.as_ref().is_some_and(may),
+            NewMount::Proc => facts.shown.as_ref().is_some_and(may),
+            NewMount::Sysfs => facts.shown.as_ref().is_some_and(may) || given(),
             NewMount::Empty => true,
         }
 }

@@ -32,14 +32,18 @@ fn file_system_types() {
 }
 
 #[test]
-fn only_flags_of_a_new_mount_pass_and_the_old_magic_number_is_stripped() {
-    assert_eq!(flags_of_new_mount(0), Some(0));
-    assert_eq!(flags_of_new_mount(0xe), Some(0xe));
-    assert_eq!(flags_of_new_mount(0xc0ed_000e), Some(0xe));
-    for change in [0x20, 0x1000, 0x2000, 1 << 17, 1 << 18, 1 << 19, 1 << 20] {
-        assert_eq!(flags_of_new_mount(change | 0xe), None, "{change:x}");
+fn flags_are_taken_apart_as_the_kernel_does_and_the_old_magic_number_is_stripped() {
+    let new = |flags| Some(MountAction::New { flags });
+    assert_eq!(mount_action(0), new(0));
+    assert_eq!(mount_action(0xe), new(0xe));
+    assert_eq!(mount_action(0xc0ed_000e), new(0xe));
+    for change in [0x1000, 0x2000, 1 << 17, 1 << 18, 1 << 19, 1 << 20] {
+        assert_eq!(mount_action(change | 0xe), None, "{change:x}");
+        // A remount whatever else is said.
+        let remount = Some(MountAction::Remount { read_only: false });
+        assert_eq!(mount_action(change | 0x2e), remount, "{change:x}");
     }
-    assert_eq!(flags_of_new_mount(0xc0ed_0020), None);
+    assert_eq!(mount_action(0xc0ed_0021), Some(MountAction::Remount { read_only: true }));
 }
 
 #[test]
@@ -95,6 +99,7 @@ fn proc_needs_the_right_over_the_namespace_that_it_shows() {
         credentials: who(7, ROOT, u64::MAX),
         mount: lineage(&[7, CONTAINER], ROOT),
         shown,
+        container: ns(CONTAINER),
     };
     let nested = facts(lineage(&[7, CONTAINER], ROOT));
     let above = facts(lineage(&[CONTAINER], 0));
@@ -105,6 +110,22 @@ fn proc_needs_the_right_over_the_namespace_that_it_shows() {
         assert!(!may_mount_new(kind, &outside));
     }
     assert!(may_mount_new(NewMount::Empty, &outside));
+}
+
+#[test]
+fn the_sysfs_of_a_network_that_was_given_is_for_the_container_itself() {
+    let facts = |userns, effective| Facts {
+        credentials: who(userns, ROOT, effective),
+        mount: lineage(&[CONTAINER], 0),
+        shown: None,
+        container: ns(CONTAINER),
+    };
+    let root = facts(CONTAINER, capability::SYS_ADMIN);
+    assert!(may_mount_new(NewMount::Sysfs, &root));
+    assert!(!may_mount_new(NewMount::Proc, &root), "nobody is given a pid namespace");
+    assert!(!may_mount_new(NewMount::Sysfs, &facts(CONTAINER, !capability::SYS_ADMIN)));
+    let nested = Facts { mount: lineage(&[7, CONTAINER], ROOT), ..facts(7, u64::MAX) };
+    assert!(!may_mount_new(NewMount::Sysfs, &nested), "it has rights over no network");
 }
 
 proptest! {
@@ -149,7 +170,7 @@ proptest! {
     /// What the broker takes for a new mount never carries a flag that changes another.
     #[test]
     fn flags_that_pass_make_a_new_mount(flags: u64) {
-        if let Some(flags) = flags_of_new_mount(flags) {
+        if let Some(MountAction::New { flags }) = mount_action(flags) {
             prop_assert_eq!(flags & 0x001e_3020, 0);
         }
     }

@@ -25,8 +25,8 @@ pub struct Covered {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Found {
     Covered(Covered),
-    /// One virtualised file alone, which is no mount to the caller.
-    SingleFile,
+    /// One virtualised file alone, which is no mount to the caller, and what it is on.
+    SingleFile(Carrier),
     /// Not ours.
     Other,
 }
@@ -41,7 +41,7 @@ pub fn find(mounts: &[Entry], target: u64, emulated: u64) -> Found {
     };
     if mount.device == emulated {
         let below = by_id(mount.parent).and_then(carrier);
-        return if below.is_some() { Found::SingleFile } else { Found::Other };
+        return below.map_or(Found::Other, Found::SingleFile);
     }
     let Some(carrier) = carrier(mount) else {
         return Found::Other;
@@ -79,6 +79,23 @@ pub fn find(mounts: &[Entry], target: u64, emulated: u64) -> Found {
         shared: mount.shared,
         files,
     })
+}
+
+/// The ids and places of the virtualised files that are directly on the mount `target`, if it is a
+/// proc, a sysfs or a bind mount of a part of one. Where several are on top of each other, it is the
+/// lowest one; the others belong to who put them there.
+pub fn files_on(mounts: &[Entry], target: u64, emulated: u64) -> Vec<(u64, Vec<u8>)> {
+    let carrier = mounts.iter().find(|mount| mount.id == target);
+    let Some(carrier) = carrier.filter(|m| Carrier::of_type(&m.file_system).is_some()) else {
+        return Vec::new();
+    };
+    let on_it = mounts.iter().filter(|m| m.parent == target && m.device == emulated);
+    let place = |point: &[u8]| {
+        let place = point.strip_prefix(carrier.point.as_slice())?;
+        // The root of a mount namespace is a lone slash.
+        Some(place.strip_prefix(b"/").unwrap_or(place).to_vec())
+    };
+    on_it.filter_map(|mount| Some((mount.id, place(&mount.point)?))).collect()
 }
 
 #[cfg(test)]
@@ -137,12 +154,27 @@ mod tests {
     }
 
     #[test]
+    fn the_files_on_a_mount_are_those_of_its_first_layer() {
+        let part = (30, 20, "0:50", "/m/sys", "proc");
+        let file = (31, 30, FUSE, "/m/sys/kernel/panic", "fuse");
+        let again = (32, 31, FUSE, "/m/sys/kernel/panic", "fuse");
+        let below = (33, 20, FUSE, "/m/sys/kernel/panic", "fuse");
+        let mounts = mounts(&[ROOT, PROC, part, file, again, below]);
+        let device = rustix::fs::makedev(0, 99);
+        assert_eq!(files_on(&mounts, 30, device), [(31, b"kernel/panic".to_vec())]);
+        assert_eq!(files_on(&mounts, 20, device), [(33, b"sys/kernel/panic".to_vec())]);
+        for other in [1, 31, 77] {
+            assert_eq!(files_on(&mounts, other, device), []);
+        }
+    }
+
+    #[test]
     fn a_single_file_is_no_mount_unless_it_was_bound_elsewhere() {
         let file = (22, 20, FUSE, "/m/uptime", "fuse");
         let bound = (23, 1, FUSE, "/tmp/uptime", "fuse");
         let again = (24, 22, FUSE, "/m/uptime", "fuse");
         let lines = [ROOT, PROC, file, bound, again];
-        assert_eq!(find_in(&lines, 22), Found::SingleFile);
+        assert_eq!(find_in(&lines, 22), Found::SingleFile(Carrier::Proc));
         assert_eq!(find_in(&lines, 23), Found::Other);
         assert_eq!(find_in(&lines, 24), Found::Other);
     }

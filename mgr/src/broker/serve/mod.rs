@@ -10,6 +10,8 @@ mod mount;
 mod new_proc;
 mod new_sysfs;
 mod options;
+mod place;
+mod remount;
 mod umount;
 
 use std::io;
@@ -21,7 +23,7 @@ use sysbox_kernel::notify::{Answer, Listener, NamespaceId, Notification, Taking}
 
 use super::Container;
 use super::caller::{Caller, read_string};
-use super::decide;
+use super::decide::{self, MountAction};
 use super::request::{Mount, Request, decode};
 use super::worker::Worker;
 use attach::Attached;
@@ -135,7 +137,16 @@ fn attempt(
     notification: &Notification,
 ) -> Attempt<Served> {
     match decode(notification).ok_or(Stop::Continue)? {
-        Request::Mount(request) => new_mount(worker, origin, taking, request),
+        Request::Mount(request) => match decide::mount_action(request.flags) {
+            Some(MountAction::New { flags }) => {
+                new_mount(worker, origin, taking, Mount { flags, ..request })
+            }
+            Some(MountAction::Remount { read_only }) => {
+                let caller = find(worker, origin, taking)?;
+                remount::serve(worker, origin, &caller, request.target_at, read_only)
+            }
+            None => Err(Stop::Continue),
+        },
         Request::Fsopen { name_at } => fsopen(notification, name_at),
         Request::Umount { target_at, flags } => {
             if !decide::is_plain_umount(flags) {
@@ -159,12 +170,11 @@ fn new_mount(
     taking: &Taking,
     request: Mount,
 ) -> Attempt<Served> {
-    let flags = decide::flags_of_new_mount(request.flags).ok_or(Stop::Continue)?;
     // The type comes first, so that everything that is not for us goes on with one look at memory.
     let name = or_continue(read_string(taking.request().tid, request.type_at))?;
     let kind = decide::new_mount(&name.unwrap_or_default()).ok_or(Stop::Continue)?;
     let caller = find(worker, origin, taking)?;
-    mount::serve(worker, origin, &caller, kind, &Mount { flags, ..request })
+    mount::serve(worker, origin, &caller, kind, &request)
 }
 
 /// Programs that use the new mount API are sent to mount(2), which they all fall back to on

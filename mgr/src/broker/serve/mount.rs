@@ -58,6 +58,7 @@ pub fn serve(
         credentials: caller.credentials(),
         mount: or_continue(caller.lineage(&mount_namespace))?,
         shown: or_continue(shown_lineage.transpose())?.flatten(),
+        container: origin.userns,
     };
     if !decide::may_mount_new(kind, &facts) {
         return Err(Stop::Continue);
@@ -129,6 +130,7 @@ fn go_on(
 }
 
 /// What is known of the object to mount on.
+#[derive(Debug)]
 struct Target {
     device: u64,
     is_root: bool,
@@ -137,9 +139,16 @@ struct Target {
 impl Target {
     /// Looks at it, without asking its file system, which may be one that the container serves.
     fn new(object: &OwnedFd) -> Attempt<Self> {
-        let flags = AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC;
-        let found = or_continue(statx(object, "", flags, StatxFlags::TYPE))?;
-        if FileType::from_raw_mode(u32::from(found.stx_mode)) != FileType::Directory {
+        let look = |what| statx(object, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, what);
+        let found = match look(StatxFlags::TYPE) {
+            // A FUSE file system that was mounted inside talks to nobody outside. (Rootless engines
+            // have their containers' roots on one.) The kernel tells what it knows by itself.
+            Err(Errno::ACCESS) => or_continue(look(StatxFlags::empty()))?,
+            found => or_continue(found)?,
+        };
+        let kind = FileType::from_raw_mode(u32::from(found.stx_mode));
+        let is_known = found.stx_mode != 0;
+        if is_known && kind != FileType::Directory {
             return Err(Stop::Refuse(Errno::NOTDIR));
         }
         Ok(Self {

@@ -8,13 +8,12 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, openat, statx};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::fchdir;
 use sysbox_kernel::notify::Answer;
 
-use super::super::Container;
 use super::super::caller::{Caller, Namespace};
 use super::super::decide::{self, Facts};
 use super::super::mountinfo;
@@ -22,8 +21,9 @@ use super::super::resolve;
 use super::super::worker::Worker;
 use super::attach::Attached;
 use super::covered::{Covered, Found, find};
-use super::emulated::{Cover, OF_NET_NAMESPACE};
+use super::emulated::{Carrier, Cover, OF_NET_NAMESPACE};
 use super::lift::{self, Lifted};
+use super::place::{Place, emulated_device};
 use super::{Attempt, Origin, Served, Stop, or_continue};
 
 const UMOUNT_NOFOLLOW: u32 = 8;
@@ -57,13 +57,18 @@ pub fn serve(
         credentials: caller.credentials(),
         mount: or_continue(caller.lineage(&mount_namespace))?,
         shown: None,
+        container: origin.userns,
     };
     if !decide::may_mount(&facts) || !caller.still_waits() {
         return Err(Stop::Continue);
     }
     let covered = match find(&mounts, there.mount_id, emulated) {
         Found::Covered(covered) => covered,
-        Found::SingleFile => return Err(Stop::Refuse(Errno::INVAL)),
+        // Podman with a user namespace (`--userns=auto`) takes off all that it finds below
+        // /sys/kernel, so that the kernel lets it mount a sysfs of its own, and gives up at an
+        // error. It has its way: nothing is there to the caller's knowledge, and nothing changes.
+        Found::SingleFile(Carrier::Sysfs) => return Ok(Answer::Success.into()),
+        Found::SingleFile(Carrier::Proc) => return Err(Stop::Refuse(Errno::INVAL)),
         Found::Other => return Err(Stop::Continue),
     };
     // Out of the mount, into the directory that it is on: a reference would keep it busy.
@@ -108,35 +113,6 @@ fn take_off_cover(worker: &mut Worker, mount_namespace: &OwnedFd, id: u64) -> io
         Attached::of(mount_namespace.try_clone()?, cover).take_back(worker);
     }
     Ok(())
-}
-
-/// Where a descriptor is.
-struct Place {
-    mount_id: u64,
-    is_root: bool,
-}
-
-impl Place {
-    /// Asks no file system anything: it may be one that the container serves.
-    fn of(object: impl AsFd) -> Attempt<Self> {
-        Self::at(object, "", AtFlags::EMPTY_PATH)
-    }
-
-    fn at(dir: impl AsFd, name: impl rustix::path::Arg, flags: AtFlags) -> Attempt<Self> {
-        let flags = flags | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-        let found = or_continue(statx(dir, name, flags, StatxFlags::MNT_ID))?;
-        Ok(Self {
-            mount_id: found.stx_mnt_id,
-            is_root: found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
-        })
-    }
-}
-
-/// The device number of the file system that holds the virtualised files.
-fn emulated_device(container: &Container) -> Attempt<u64> {
-    let flags = AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-    let found = or_continue(statx(CWD, &container.emulated_dir, flags, StatxFlags::empty()))?;
-    Ok(rustix::fs::makedev(found.stx_dev_major, found.stx_dev_minor))
 }
 
 /// What came of taking a mount off.
