@@ -154,27 +154,32 @@ fn memory_fields_come_from_the_cgroup() {
 fn cpus_agree_in_all_files() {
     // cpu.max and cpuset of the container, cpu.max of "app": CPUs of the container, of the reader.
     let cases = [
-        ("max 100000", "", "max 100000", 8, 8),
-        ("150000 100000", "0-7", "max 100000", 2, 2),
-        ("max 100000", "2,5-6", "max 100000", 3, 3),
-        ("800000 100000", "2,5-6", "100000 100000", 3, 1),
-        ("1000 100000", "0-7", "max 100000", 1, 1),
-        ("nonsense", "nonsense", "", 8, 8),
+        ("max 100000", "", "max 100000", ("0-7", 8), ("0-7", 8)),
+        ("150000 100000", "0-7", "max 100000", ("0-1", 2), ("0-1", 2)),
+        ("max 100000", "2,5-6", "max 100000", ("2,5-6", 3), ("2,5-6", 3)),
+        ("800000 100000", "2,5-6", "100000 100000", ("2,5-6", 3), ("2", 1)),
+        ("1000 100000", "0-7", "max 100000", ("0", 1), ("0", 1)),
+        ("nonsense", "nonsense", "", ("0-7", 8), ("0-7", 8)),
     ];
     for (max, set, inner_max, own, inner) in cases {
         let fixture = Fixture::new();
         fixture.write("cgroup/c/cpu.max", max);
         fixture.write("cgroup/c/cpuset.cpus.effective", set);
         fixture.write("cgroup/c/app/cpu.max", inner_max);
-        for (reader, count) in [(0, own), (READER, inner)] {
-            let list = if count == 1 { "0\n".into() } else { format!("0-{}\n", count - 1) };
+        for (reader, (list, count)) in [(0, own), (READER, inner)] {
+            let list = format!("{list}\n");
             assert_eq!(fixture.cpus(reader), (list, count, count), "{max} {set} {inner_max}");
         }
     }
     let fixture = Fixture::new();
     fixture.write("cgroup/c/cpuset.cpus.effective", "2,5-6");
     let cpuinfo = fixture.text("proc/cpuinfo", 0);
-    assert!(cpuinfo.contains("processor\t: 1\nphysical id\t: 0\ncore id\t\t: 5\n"), "{cpuinfo}");
+    assert!(cpuinfo.contains("processor\t: 5\nphysical id\t: 0\ncore id\t\t: 5\n"), "{cpuinfo}");
+    let stat = fixture.text("proc/stat", 0);
+    assert!(stat.contains("\ncpu2 ") && stat.contains("\ncpu6 "), "{stat}");
+    assert_eq!(fixture.text("sys/devices/system/cpu/present", 0), "2,5-6\n");
+    fixture.write("sys/devices/system/cpu/possible", "0-15\n");
+    assert_eq!(fixture.text("sys/devices/system/cpu/offline", 0), "0-1,3-4,7-15\n");
 }
 
 #[test]
@@ -197,9 +202,9 @@ fn hybrid_hosts_take_limits_from_v1() {
     assert_eq!(fixture.kib("MemFree", READER), (1 << 20) - 1024);
     assert_eq!(fixture.kib("Cached", 0), 512);
     assert_eq!(fixture.kib("SwapTotal", 0), 8388608);
-    assert_eq!(fixture.cpus(READER), ("0-1\n".into(), 2, 2));
+    assert_eq!(fixture.cpus(READER), ("1,3\n".into(), 2, 2));
     fixture.write("v1/cpu/cpu.cfs_quota_us", "60000");
-    assert_eq!(fixture.cpus(READER), ("0\n".into(), 1, 1));
+    assert_eq!(fixture.cpus(READER), ("1\n".into(), 1, 1));
     assert!(fixture.text("proc/loadavg", READER).ends_with(" 1/41 3\n"));
     let diskstats = fixture.text("proc/diskstats", 0);
     assert_eq!(diskstats, "   8       0 sda 3 0 0 0 1 0 0 0 0 0 0 0 0 0 0 0 0\n");

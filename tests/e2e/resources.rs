@@ -41,30 +41,38 @@ fn cpu_limit_shows() {
     if !World::current().has_controllers("cpu_limit_shows", &["cpu"]) {
         return;
     }
-    shows_one_cpu(&Container::sleeping(LIMITS));
+    shows_one_cpu(&Container::sleeping(LIMITS), 0);
 }
 
+/// CPUs keep their numbers, so that the files agree with what only the kernel can tell.
 #[test]
-fn cpuset_shows_renumbered() {
+fn cpuset_shows_as_it_is() {
     let _world = shared();
-    if !World::current().has_controllers("cpuset_shows_renumbered", &["cpuset"]) {
+    if !World::current().has_controllers("cpuset_shows_as_it_is", &["cpuset"]) {
         return;
     }
     let last = online_cpus(&fs::read_to_string("/sys/devices/system/cpu/online").unwrap()) - 1;
-    shows_one_cpu(&Container::sleeping(["--cpuset-cpus", &last.to_string()]));
+    let container = Container::sleeping(["--cpuset-cpus", &last.to_string()]);
+    shows_one_cpu(&container, last);
+    assert_eq!(container.sh("nproc").ok(), "1");
+    let allowed = container.sh("grep Cpus_allowed_list /proc/self/status | cut -f 2").ok();
+    assert_eq!(allowed, last.to_string());
 }
 
-fn shows_one_cpu(container: &Running) {
-    assert_eq!(container.sh("grep -c ^processor /proc/cpuinfo").ok(), "1");
-    assert_eq!(container.sh("grep ^processor /proc/cpuinfo").ok().trim_end(), "processor\t: 0");
-    assert_eq!(container.sh("cat /sys/devices/system/cpu/online").ok(), "0");
+fn shows_one_cpu(container: &Running, cpu: usize) {
+    let processor = container.sh("grep ^processor /proc/cpuinfo").ok();
+    assert_eq!(processor.trim_end(), format!("processor\t: {cpu}"));
+    for file in ["online", "present"] {
+        let list = container.sh(&format!("cat /sys/devices/system/cpu/{file}")).ok();
+        assert_eq!(list, cpu.to_string(), "{file}");
+    }
     let stat = container.sh("cat /proc/stat").ok();
     let cpus: Vec<&str> = stat
         .lines()
         .filter(|line| line.starts_with("cpu"))
         .map(|line| line.split(' ').next().unwrap())
         .collect();
-    assert_eq!(cpus, ["cpu", "cpu0"], "{stat}");
+    assert_eq!(cpus, ["cpu", &format!("cpu{cpu}")], "{stat}");
 }
 
 #[test]

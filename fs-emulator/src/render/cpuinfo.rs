@@ -5,14 +5,14 @@ use std::fmt::Write;
 
 use crate::view::View;
 
-/// The host's blocks of the visible CPUs, renumbered from 0.
+/// The host's blocks of the visible CPUs.
 pub fn cpuinfo(view: &View) -> String {
-    renumbered(&view.host.text("proc/cpuinfo"), &view.visible_cpus().cpus)
+    chosen(&view.host.text("proc/cpuinfo"), &view.visible_cpus().cpus)
 }
 
-/// Picks the blocks of `cpus` and numbers them from 0. Blocks without a number (older ARM has one
-/// about the board) stay.
-fn renumbered(host: &str, cpus: &[u32]) -> String {
+/// Picks the blocks of `cpus`; each tells of as many neighbours as there are left. Blocks without a
+/// number (older ARM has one about the board) stay.
+fn chosen(host: &str, cpus: &[u32]) -> String {
     // Architectures that print one text for all CPUs (s390) have no such blocks.
     if !host.lines().any(|line| field(line, "processor").is_some()) {
         return host.to_owned();
@@ -29,12 +29,10 @@ fn renumbered(host: &str, cpus: &[u32]) -> String {
     }
     let packages = Packages::of(&chosen);
     let mut text = String::with_capacity(host.len());
-    for (i, block) in chosen.iter().enumerate() {
+    for block in &chosen {
         let package = value(block, "physical id").unwrap_or("");
         for line in block.split_inclusive('\n') {
-            let count = if field(line, "processor").is_some() {
-                Some(i)
-            } else if field(line, "siblings").is_some() {
+            let count = if field(line, "siblings").is_some() {
                 Some(packages.threads(package))
             } else if field(line, "cpu cores").is_some() {
                 Some(packages.cores(package))
@@ -94,17 +92,17 @@ mod tests {
     }
 
     #[test]
-    fn chosen_blocks_are_renumbered() {
+    fn the_others_are_left_out() {
         let host = (0..8).map(|i| block(i, i / 4, i % 4 / 2, 4, 2)).collect::<String>();
-        let expected = block(0, 0, 1, 2, 1) + &block(1, 0, 1, 2, 1) + &block(2, 1, 0, 1, 1);
-        assert_eq!(renumbered(&host, &[2, 3, 4]), expected);
-        assert_eq!(renumbered(&host, &(0..8).collect::<Vec<_>>()), host);
+        let expected = block(2, 0, 1, 2, 1) + &block(3, 0, 1, 2, 1) + &block(4, 1, 0, 1, 1);
+        assert_eq!(chosen(&host, &[2, 3, 4]), expected);
+        assert_eq!(chosen(&host, &(0..8).collect::<Vec<_>>()), host);
     }
 
     #[test]
     fn other_architectures() {
         let arm = "processor\t: 0\nBogoMIPS\t: 1\n\nprocessor\t: 1\n\nHardware\t: Board\n";
-        assert_eq!(renumbered(arm, &[1]), "processor\t: 0\n\nHardware\t: Board\n");
-        assert_eq!(renumbered("# processors : 2\n", &[0]), "# processors : 2\n");
+        assert_eq!(chosen(arm, &[1]), "processor\t: 1\n\nHardware\t: Board\n");
+        assert_eq!(chosen("# processors : 2\n", &[0]), "# processors : 2\n");
     }
 }

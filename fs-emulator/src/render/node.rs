@@ -30,20 +30,20 @@ pub fn node_cpumap(view: &View) -> String {
     if !is_only(view) {
         return native.to_string();
     }
-    mask(view.visible_cpus().cpus.len(), &native)
+    mask(&view.visible_cpus().cpus, &native)
 }
 
 fn is_only(view: &View) -> bool {
     view.host.text("sys/devices/system/node/online").trim() == "0"
 }
 
-/// The lowest `count` bits, in as many digits as the native mask has.
-fn mask(count: usize, native: &str) -> String {
+/// A bit for each CPU, in as many digits as the native mask has.
+fn mask(cpus: &[u32], native: &str) -> String {
     let digits = native.chars().filter(char::is_ascii_hexdigit).count();
     let mut text = String::new();
     for i in (0..digits).rev() {
-        let bits = count.saturating_sub(4 * i).min(4);
-        text.push(char::from_digit((1 << bits) - 1, 16).unwrap_or('f'));
+        let bits = cpus.iter().filter(|&&cpu| cpu as usize / 4 == i).map(|cpu| 1 << (cpu % 4));
+        text.push(char::from_digit(bits.sum(), 16).unwrap_or('f'));
         if i > 0 && i % 8 == 0 {
             text.push(',');
         }
@@ -58,8 +58,8 @@ mod tests {
 
     #[test]
     fn masks_have_the_native_width() {
-        assert_eq!(mask(1, "3\n"), "1\n");
-        assert_eq!(mask(6, "ff\n"), "3f\n");
-        assert_eq!(mask(33, "00000fff,ffffffff\n"), "00000001,ffffffff\n");
+        assert_eq!(mask(&[0], "3\n"), "1\n");
+        assert_eq!(mask(&[1, 4, 7], "ff\n"), "92\n");
+        assert_eq!(mask(&[0, 32], "00000fff,ffffffff\n"), "00000001,00000001\n");
     }
 }

@@ -17,8 +17,8 @@ pub fn stat(view: &View) -> String {
     let mut text = String::with_capacity(512);
     // The sum has a second space.
     put(&mut text, "cpu ", times.total);
-    for (i, time) in times.cpus.iter().enumerate() {
-        put(&mut text, &format!("cpu{i}"), *time);
+    for (cpu, time) in &times.cpus {
+        put(&mut text, &format!("cpu{cpu}"), *time);
     }
     write!(
         text,

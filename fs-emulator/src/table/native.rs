@@ -3,9 +3,19 @@
 /// Paths as the page prints them, what is inside, the reason.
 pub const NATIVE: &[(&str, &str, &str)] = &[
     (
-        "`/sys/devices/system/cpu/cpuN/`, `/sys/devices/system/cpu/kernel_max`",
+        "`/sys/devices/system/cpu/{possible,kernel_max}`, `getconf _NPROCESSORS_CONF`",
+        "the kernel's own: the CPUs that could be there",
+        "allocators and other libraries size their per-CPU tables by it, and index them by getcpu(2), which tells the real number: a smaller one would make them write beyond the table",
+    ),
+    (
+        "`/sys/devices/system/cpu/cpuN/`",
         "the kernel's own, of all CPUs",
-        "only single files are mounted over, so directories can't be hidden; programs count by `online` and `possible`",
+        "only single files are mounted over, so directories can't be hidden, as little as those of switched-off CPUs on a machine; `online` tells which count",
+    ),
+    (
+        "`sched_getaffinity(2)`, `nproc`, `Cpus_allowed_list`, Go before 1.25",
+        "the kernel's own: the cpuset (`--cpuset-cpus`), whose numbers the files above show, too; not the quota (`--cpus`)",
+        "an affinity says *where* tasks may run, a quota *how long*: a shortened one would send all containers' tasks that pin themselves by it to the same first CPUs, while those that do not would run on CPUs that it does not name",
     ),
     (
         "`/sys/devices/system/node/nodeN/` from node1 on, and other files of node0",

@@ -21,7 +21,7 @@ const ALL_CPUS: &str = "shows all CPUs of the host whatever the container may us
 /// Why pressure is emulated.
 const PRESSURE: &str = "tells how loaded the host is by everybody";
 
-/// All of them. Numbers up to 100.
+/// All of them. Numbers up to 100; 11 is not used any more.
 pub static RESOURCES: &[Row] = &[
     row(
         1,
@@ -33,7 +33,7 @@ pub static RESOURCES: &[Row] = &[
     row(
         2,
         "proc/cpuinfo",
-        "the CPUs of the cpuset, cut to what the quota can keep busy, numbered from 0",
+        "the CPUs of the cpuset, cut to what the quota can keep busy, by the host's numbers",
         ALL_CPUS,
         render::cpuinfo,
     ),
@@ -94,16 +94,9 @@ pub static RESOURCES: &[Row] = &[
         render::online,
     ),
     row(
-        11,
-        "sys/devices/system/cpu/possible",
-        "the same CPUs as online: none can be plugged in",
-        ALL_CPUS,
-        render::online,
-    ),
-    row(
         12,
         "sys/devices/system/cpu/offline",
-        "none",
+        "the other CPUs of `possible`, as on a machine on which they are switched off",
         "tells of CPUs that the host could have",
         render::offline,
     ),

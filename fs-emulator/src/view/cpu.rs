@@ -1,6 +1,6 @@
 //! CPUs of a container: which ones it sees, and the time spent on each.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -11,10 +11,10 @@ use super::host::parse_cpu_list;
 /// Cgroups of one container whose CPU time is followed at once.
 const MAX_ACCOUNTS: usize = 64;
 
-/// The CPUs that the reader sees, numbered from 0.
+/// The CPUs that the reader sees.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Visible {
-    /// The host's numbers of them, ascending, never empty: CPU 0 of the reader is the first.
+    /// Their numbers, which are the host's, ascending, never empty.
     pub cpus: Vec<u32>,
     /// Index of the level that makes them so few.
     level: usize,
@@ -35,8 +35,8 @@ pub struct CpuTime {
 pub struct CpuTimes {
     /// Sum of all.
     pub total: CpuTime,
-    /// Each visible CPU.
-    pub cpus: Vec<CpuTime>,
+    /// Each visible CPU by its number.
+    pub cpus: Vec<(u32, CpuTime)>,
 }
 
 impl View<'_> {
@@ -70,7 +70,7 @@ impl View<'_> {
             .or_else(|| self.levels("cpuacct").list.first().and_then(used_v1));
         let name = level.map_or("", Level::name);
         let mut accounts = self.container.accounts.lock().unwrap_or_else(|e| e.into_inner());
-        accounts.update(name, self.uptime() / 1000, used.unwrap_or_default(), visible.cpus.len())
+        accounts.update(name, self.uptime() / 1000, used.unwrap_or_default(), &visible.cpus)
     }
 }
 
@@ -119,7 +119,7 @@ pub struct Accounts(HashMap<String, Account>);
 impl Accounts {
     /// Takes what the cgroup used since the last call (by its sums `used`, at `uptime`
     /// microseconds) and spreads it over the `visible` CPUs.
-    pub fn update(&mut self, name: &str, uptime: u64, used: CpuTime, visible: usize) -> CpuTimes {
+    pub fn update(&mut self, name: &str, uptime: u64, used: CpuTime, visible: &[u32]) -> CpuTimes {
         if !self.0.contains_key(name) && self.0.len() >= MAX_ACCOUNTS {
             // Keep the container's own; of the others the one that was not read for longest.
             let others = self.0.iter().filter(|(n, _)| !n.is_empty());
@@ -135,7 +135,7 @@ impl Accounts {
 struct Account {
     uptime: u64,
     used: CpuTime,
-    cpus: Vec<Shown>,
+    cpus: BTreeMap<u32, Shown>,
 }
 
 /// What was shown of one CPU.
@@ -147,17 +147,19 @@ struct Shown {
 }
 
 impl Account {
-    fn update(&mut self, uptime: u64, used: CpuTime, visible: usize) -> CpuTimes {
+    fn update(&mut self, uptime: u64, used: CpuTime, visible: &[u32]) -> CpuTimes {
         // A CPU that appears (at the first call: all) counts as having idled all the time before.
-        while self.cpus.len() < visible {
-            self.cpus.push(Shown { lived: self.uptime, ..Shown::default() });
+        for &cpu in visible {
+            let idle = || Shown { lived: self.uptime, ..Shown::default() };
+            self.cpus.entry(cpu).or_insert_with(idle);
         }
         let elapsed = uptime.saturating_sub(self.uptime);
         let share = |new: u64, old: u64, i: usize| {
-            let (new, n) = (new.saturating_sub(old), visible as u64);
+            let (new, n) = (new.saturating_sub(old), visible.len() as u64);
             new / n + u64::from((i as u64) < new % n)
         };
-        for (i, cpu) in self.cpus.iter_mut().take(visible).enumerate() {
+        let shown = self.cpus.iter_mut().filter(|(cpu, _)| visible.contains(cpu));
+        for (i, (_, cpu)) in shown.enumerate() {
             cpu.time.user += share(used.user, self.used.user, i);
             cpu.time.nice += share(used.nice, self.used.nice, i);
             cpu.time.system += share(used.system, self.used.system, i);
@@ -174,13 +176,14 @@ impl Account {
             idle: 0,
         };
         let mut total = CpuTime::default();
-        for cpu in &self.cpus {
+        for cpu in self.cpus.values() {
             total.user += cpu.time.user;
             total.nice += cpu.time.nice;
             total.system += cpu.time.system;
             total.idle += cpu.time.idle;
         }
-        CpuTimes { total, cpus: self.cpus[..visible].iter().map(|c| c.time).collect() }
+        let cpus = visible.iter().filter_map(|cpu| Some((*cpu, self.cpus.get(cpu)?.time)));
+        CpuTimes { total, cpus: cpus.collect() }
     }
 }
 
@@ -195,22 +198,28 @@ mod tests {
     #[test]
     fn time_is_spread_and_the_rest_is_idle() {
         let mut account = Account::default();
-        let times = account.update(1000, used(301, 100), 2);
-        assert_eq!(times.cpus[0], CpuTime { user: 151, nice: 0, system: 50, idle: 799 });
-        assert_eq!(times.cpus[1], CpuTime { user: 150, nice: 0, system: 50, idle: 800 });
+        let times = account.update(1000, used(301, 100), &[0, 3]);
+        assert_eq!(times.cpus[0].1, CpuTime { user: 151, nice: 0, system: 50, idle: 799 });
+        assert_eq!(times.cpus[1], (3, CpuTime { user: 150, nice: 0, system: 50, idle: 800 }));
         assert_eq!(times.total, CpuTime { user: 301, nice: 0, system: 100, idle: 1599 });
     }
 
     #[test]
     fn nothing_goes_backwards_when_cpus_come_and_go() {
         let mut account = Account::default();
-        let mut last = account.update(1000, used(900, 0), 1);
-        let steps =
-            [(2000, 1500, 4), (3000, 9500, 2), (3000, 9000, 2), (2500, 9500, 1), (9000, 9500, 3)];
+        let mut last = account.update(1000, used(900, 0), &[0]);
+        let steps: [(u64, u64, &[u32]); 5] = [
+            (2000, 1500, &[0, 1, 2, 3]),
+            (3000, 9500, &[0, 2]),
+            (3000, 9000, &[0, 2]),
+            (2500, 9500, &[2]),
+            (9000, 9500, &[1, 2, 3]),
+        ];
         for (uptime, user, visible) in steps {
             let next = account.update(uptime, used(user, 0), visible);
-            assert_eq!(next.cpus.len(), visible);
-            for (a, b) in last.cpus.iter().zip(&next.cpus) {
+            assert_eq!(next.cpus.len(), visible.len());
+            for (cpu, b) in &next.cpus {
+                let Some((_, a)) = last.cpus.iter().find(|(last, _)| last == cpu) else { continue };
                 assert!(b.user >= a.user && b.idle >= a.idle, "{a:?} then {b:?}");
             }
             assert!(next.total.user >= last.total.user && next.total.idle >= last.total.idle);
@@ -221,9 +230,9 @@ mod tests {
     #[test]
     fn many_cgroups_do_not_fill_the_memory() {
         let mut accounts = Accounts::default();
-        accounts.update("", 1, used(0, 0), 1);
+        accounts.update("", 1, used(0, 0), &[0]);
         for i in 0..1000 {
-            accounts.update(&format!("{i}/"), 2 + i, used(0, 0), 1);
+            accounts.update(&format!("{i}/"), 2 + i, used(0, 0), &[0]);
         }
         assert_eq!(accounts.0.len(), MAX_ACCOUNTS);
         assert!(accounts.0.contains_key("") && accounts.0.contains_key("999/"));
