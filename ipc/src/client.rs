@@ -40,13 +40,16 @@ impl MgrClient {
         connect(Self::NAME, &paths::mgr_socket()).map(|connection| Self(connection.into()))
     }
 
-    /// `Register`: see the protocol file.
+    /// `Register`: see the protocol file. `userns`: a user namespace that the container joins.
     pub fn register(
         &self,
-        request: proto::Register,
+        mut request: proto::Register,
         rootfs: BorrowedFd<'_>,
+        userns: Option<BorrowedFd<'_>>,
     ) -> Result<Registration, Error> {
-        let (result, mut fds) = self.call(mgr_request::Call::Register(request), &[rootfs])?;
+        request.join_userns = userns.is_some();
+        let fds: Vec<_> = std::iter::once(rootfs).chain(userns).collect();
+        let (result, mut fds) = self.call(mgr_request::Call::Register(request), &fds)?;
         match (result, fds.pop()) {
             (mgr_reply::Result::Registered(reply), Some(userns)) => {
                 Ok(Registration { reply, userns })

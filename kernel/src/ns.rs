@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Gid, Uid};
@@ -114,6 +114,44 @@ fn write_maps(pid: i32, uid_map: &[IdMap], gid_map: &[IdMap]) -> io::Result<Owne
     Ok(File::open(format!("{proc}/ns/user"))?.into())
 }
 
+/// The mappings of a user namespace, of users and of groups, as this process sees ids.
+///
+/// A namespace shows them only through a process in it: a child enters for a moment. Safe to call in
+/// a process with threads.
+///
+/// # Errors
+/// `EPERM` without rights over the namespace, `EINVAL` for the caller's own.
+pub fn mappings_of(userns: impl AsFd) -> io::Result<(Vec<IdMap>, Vec<IdMap>)> {
+    let (ready, report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    match clone_process(CloneFlags::SHARE_FILES)? {
+        Fork::Child => {
+            // As above: system calls only, and no descriptor is closed.
+            let _ = set_parent_process_death_signal(Some(Signal::KILL));
+            let entered = move_into_link_name_space(userns.as_fd(), Some(LinkNameSpaceType::User));
+            let error = entered.err().map_or(0, rustix::io::Errno::raw_os_error);
+            let _ = rustix::io::write(&report, &error.to_ne_bytes());
+            crate::process::pause_for_ever()
+        }
+        Fork::Parent { pid, pidfd } => {
+            let result = wait_for_birth(&ready).and_then(|()| {
+                let map = |file| read_map(&std::fs::read_to_string(format!("/proc/{pid}/{file}"))?);
+                Ok((map("uid_map")?, map("gid_map")?))
+            });
+            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+            let _ = crate::process::wait_pidfd(&pidfd);
+            result
+        }
+    }
+}
+
+fn read_map(text: &str) -> io::Result<Vec<IdMap>> {
+    let line = |line: &str| {
+        let mut fields = line.split_ascii_whitespace().map_while(|field| field.parse().ok());
+        Some(IdMap { inside: fields.next()?, outside: fields.next()?, count: fields.next()? })
+    };
+    text.lines().map(|l| line(l).ok_or_else(|| io::ErrorKind::InvalidData.into())).collect()
+}
+
 /// A pidfd for a process id.
 pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     let pid = rustix::process::Pid::from_raw(pid)
@@ -133,5 +171,18 @@ mod tests {
         crate::mount::idmap(&tree, &userns, false).unwrap();
         assert_eq!(rustix::fs::fstat(&tree).unwrap().st_uid, 700_000);
         assert_eq!(crate::notify::owner_uid(&userns).unwrap(), 700_000);
+    }
+
+    #[test]
+    fn the_mappings_of_a_namespace_are_those_it_was_made_with() {
+        let uids = [
+            IdMap { inside: 0, outside: 700_000, count: 1000 },
+            IdMap { inside: 1000, outside: 900_000, count: 5 },
+        ];
+        let gids = [IdMap { inside: 0, outside: 800_000, count: 65_536 }];
+        let userns = user_namespace(&uids, &gids).unwrap();
+        assert_eq!(mappings_of(&userns).unwrap(), (uids.to_vec(), gids.to_vec()));
+        let own = File::open("/proc/self/ns/user").unwrap();
+        assert!(mappings_of(own).is_err());
     }
 }

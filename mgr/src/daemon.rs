@@ -65,6 +65,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         uids: options.subuid_file,
         gids: options.subgid_file,
         user: options.subid_user,
+        fixed: options.fixed_subids,
     };
     let manager = Manager::start(&run_dir, &options.data_root, files)?;
     let socket = paths::mgr_socket();

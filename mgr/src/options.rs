@@ -30,6 +30,10 @@ pub struct Options {
     #[arg(long, value_name = "FILE", default_value = "/etc/subgid")]
     pub subgid_file: PathBuf,
 
+    /// Never add an entry to the subordinate id files: what they give is all that there is
+    #[arg(long)]
+    pub fixed_subids: bool,
+
     /// What to do instead of being the daemon
     #[command(subcommand)]
     pub command: Option<Command>,

@@ -27,6 +27,39 @@ fn ranges_are_exclusive() {
 }
 
 #[test]
+fn more_ids_are_for_user_namespaces_inside() {
+    let _world = shared();
+    let sizes = [200_000, 1_000_000];
+    let containers =
+        sizes.map(|size| Container::sleeping(["--env", &format!("SYSBOX_ID_RANGE_SIZE={size}")]));
+    let ranges = [0, 1].map(|n| id_range(containers[n].pid(), "uid_map"));
+    assert!(!ranges[0].overlaps(ranges[1]), "{ranges:?}");
+    for ((container, range), wanted) in containers.iter().zip(ranges).zip(sizes) {
+        assert!(range.size >= wanted, "{range:?}");
+        let last = range.size - 1;
+        let script = format!("touch /file && chown {last}:{last} /file && stat -c %u:%g /file");
+        assert_eq!(container.sh(&script).ok(), format!("{last}:{last}"));
+    }
+    assert_eq!(containers[0].sh("echo $SYSBOX_ID_RANGE_SIZE").ok(), "");
+}
+
+/// Docker in the container gives its containers ids of their own again.
+#[test]
+fn an_inner_engine_can_remap_ids() {
+    let _world = shared();
+    let system = Container::booted(TRIXIE, &["--env", "SYSBOX_ID_RANGE_SIZE=196608"]);
+    let script = format!(
+        "useradd --system dockremap && for f in subuid subgid; do echo dockremap:65536:65536 >/etc/$f; done \
+         && mkdir -p /etc/docker && echo '{{\"userns-remap\": \"default\"}}' >/etc/docker/daemon.json \
+         && systemctl restart docker && docker load --quiet --input /opt/busybox.tar \
+         && docker run --rm {BUSYBOX} cat /proc/self/uid_map"
+    );
+    let printed = system.sh(&script).ok();
+    let map: Vec<_> = printed.lines().last().unwrap().split_whitespace().collect();
+    assert_eq!(map, ["0", "65536", "65536"], "{printed}");
+}
+
+#[test]
 fn one_containers_ids_open_nothing_of_another() {
     let _world = shared();
     let victim = Container::sleeping(["--volume", "/data"]);

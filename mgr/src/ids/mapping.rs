@@ -47,6 +47,12 @@ impl From<&IdMapping> for sysbox_kernel::ns::IdMap {
     }
 }
 
+impl From<&sysbox_kernel::ns::IdMap> for IdMapping {
+    fn from(m: &sysbox_kernel::ns::IdMap) -> Self {
+        Self { inside: m.inside, outside: m.outside, count: m.count }
+    }
+}
+
 /// Host ids of `mappings`; a mapping that is no range is left out.
 pub fn host_ranges(mappings: &[IdMapping]) -> impl Iterator<Item = IdRange> {
     mappings.iter().filter_map(|m| IdRange::new(m.outside, m.count))

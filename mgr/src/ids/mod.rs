@@ -5,21 +5,27 @@
 //! in /etc/subuid and /etc/subgid, which is how the host's administrators and tools know that they
 //! are taken.
 //!
-//! `range`, `subid`, `pool` and `mapping` decide and touch nothing; `files`, `lock` and `in_use` read
-//! and write the host.
+//! An engine may give mappings of its own, and a container may join the user namespace of another
+//! (a pod): then [`sharing`] says who may have the same ids as whom.
+//!
+//! `range`, `subid`, `pool`, `mapping` and `sharing` decide and touch nothing; `files`, `lock` and
+//! `in_use` read and write the host.
 
+mod elsewhere;
 mod files;
 mod in_use;
 mod lock;
 mod mapping;
 mod pool;
 mod range;
+pub mod sharing;
 mod subid;
 
 pub use files::SubidFiles;
 pub use mapping::{IdMapping, host_ranges, host_root, validate};
 pub use pool::{Exhausted, Pool};
 pub use range::IdRange;
+pub use sharing::{Holder, Sharing};
 pub use subid::SLOT;
 
 use crate::error::{Error, Result};
@@ -52,12 +58,26 @@ impl Ids {
         Ok(Self { files, pool, quarantined, after })
     }
 
+    /// Where the ranges come from.
+    pub fn files(&self) -> &SubidFiles {
+        &self.files
+    }
+
+    /// Whether a range of `wanted` ids is free beside `used`.
+    pub fn has_room(&self, used: &[IdRange], wanted: u32) -> bool {
+        self.pool.allocate(&self.taken(used), wanted, 0).is_ok()
+    }
+
+    fn taken(&self, used: &[IdRange]) -> Vec<IdRange> {
+        used.iter().chain(&self.quarantined).copied().collect()
+    }
+
     /// A range of at least `wanted` ids (0: one slot) that overlaps none of `used`.
     ///
-    /// When none is free the files are read again first, so that an entry that was just added counts.
+    /// When none is free the files are read again first, so that an entry that was just added (by
+    /// [`SubidFiles::grow`], or by hand) counts.
     pub fn allocate(&mut self, used: &[IdRange], wanted: u32) -> Result<IdRange> {
-        let mut taken = used.to_vec();
-        taken.extend(&self.quarantined);
+        let taken = self.taken(used);
         let found = self.pool.allocate(&taken, wanted, self.after).or_else(|_| {
             self.pool = self.files.pool()?;
             self.pool.allocate(&taken, wanted, self.after).map_err(|e| self.exhausted(e))
@@ -77,6 +97,6 @@ impl Ids {
         Error::new(format!(
             "no range of {wanted} ids is free: {uids} and {gids} give user {user} room for {total} such ranges, and {in_use} are in use{unknown}"
         ))
-        .remedy(format!("delete containers, or {}", self.files.advice()))
+        .remedy(format!("delete containers, or {}", self.files.advice(wanted)))
     }
 }

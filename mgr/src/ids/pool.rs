@@ -52,6 +52,15 @@ impl Pool {
         Self { ranges }
     }
 
+    /// The pool without these ids.
+    #[must_use]
+    pub fn without(mut self, ids: &[IdRange]) -> Self {
+        for cut in ids {
+            self.ranges = self.ranges.into_iter().flat_map(|r| r.without(*cut)).collect();
+        }
+        self
+    }
+
     /// The ranges of the pool.
     pub fn ranges(&self) -> &[IdRange] {
         &self.ranges

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::ids::mapping::{IdMapping, host_ranges};
+use crate::ids::sharing::{Holder, Sharing, check};
 use crate::ids::subid;
 
 fn pool(uids: &str, gids: &str) -> Pool {
@@ -65,15 +67,38 @@ fn exhaustion_tells_the_numbers() {
 enum Op {
     /// A container starts and wants this many ids.
     Create(u32),
-    /// One of the containers is deleted (or its creation rolled back).
+    /// One starts with a mapping of its engine's.
+    Given(IdMapping),
+    /// One joins the user namespace of another.
+    Join(prop::sample::Index),
+    /// One of the containers is deleted (or its creation rolled back after a crash).
     Delete(prop::sample::Index),
     /// The manager dies and comes back: it knows only the records, and no place to go on from.
     Restart,
 }
 
+/// A container of the model.
+#[derive(Clone, Debug)]
+struct Container {
+    map: Vec<IdMapping>,
+    given: bool,
+    userns: u64,
+}
+
+impl Container {
+    fn holder(&self) -> Holder<'_> {
+        let (uids, gids) = (&self.map[..], &self.map[..]);
+        Holder { id: "", uids, gids, given: self.given, userns: self.userns }
+    }
+}
+
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         4 => prop_oneof![Just(0), Just(SLOT), 1..(5 * SLOT)].prop_map(Op::Create),
+        2 => (0u32..4, 1u32..3).prop_map(|(start, count)| Op::Given(IdMapping {
+            inside: 0, outside: 100_000 + start * 40_000, count: count * 40_000,
+        })),
+        1 => any::<prop::sample::Index>().prop_map(Op::Join),
         2 => any::<prop::sample::Index>().prop_map(Op::Delete),
         1 => Just(Op::Restart),
     ]
@@ -93,30 +118,49 @@ proptest! {
         uids in entries(), gids in entries(), ops in prop::collection::vec(op(), 1..60),
     ) {
         let pool = Pool::new(&uids, &gids, |owner| owner == "sysbox");
-        let mut live: BTreeMap<usize, IdRange> = BTreeMap::new();
+        let mut live: BTreeMap<usize, Container> = BTreeMap::new();
         let mut after = 0;
         for (n, op) in ops.into_iter().enumerate() {
             match op {
                 Op::Create(wanted) => {
-                    let used: Vec<_> = live.values().copied().collect();
+                    let used: Vec<_> = live.values().flat_map(|c| host_ranges(&c.map)).collect();
                     let Ok(new) = pool.allocate(&used, wanted, after) else { continue };
                     prop_assert!(new.count() >= wanted.max(SLOT) && new.start() > 0);
                     prop_assert!(pool.ranges().iter().any(|r| r.contains(new)));
                     for other in uids.iter().chain(&gids).filter(|e| e.owner != "sysbox") {
                         prop_assert!(!other.range.overlaps(new), "{new} is of another user");
                     }
-                    for used in live.values() {
-                        prop_assert!(!used.overlaps(new), "{new} overlaps {used}");
-                    }
                     after = new.end();
-                    live.insert(n, new);
+                    let map = vec![IdMapping::whole(new)];
+                    live.insert(n, Container { map, given: false, userns: n as u64 + 1 });
+                }
+                Op::Given(mapping) => {
+                    let new = Container { map: vec![mapping], given: true, userns: 0 };
+                    if check(new.holder(), live.values().map(Container::holder)).is_ok() {
+                        live.insert(n, Container { userns: n as u64 + 1, ..new });
+                    }
+                }
+                Op::Join(which) if !live.is_empty() => {
+                    let keys: Vec<_> = live.keys().copied().collect();
+                    let new = Container { given: true, ..live[which.get(&keys)].clone() };
+                    let sharing = check(new.holder(), live.values().map(Container::holder));
+                    let Ok(Sharing::Pod { given }) = sharing else {
+                        panic!("who joins a pod shares with it: {sharing:?}")
+                    };
+                    live.insert(n, Container { given, ..new });
                 }
                 Op::Delete(which) if !live.is_empty() => {
                     let key = *which.get(&live.keys().copied().collect::<Vec<_>>());
                     live.remove(&key);
                 }
-                Op::Delete(_) => {}
+                Op::Delete(_) | Op::Join(_) => {}
                 Op::Restart => after = 0,
+            }
+            for (a, b) in live.iter().flat_map(|(n, a)| live.range(n + 1..).map(move |(_, b)| (a, b))) {
+                let ids = |c: &Container| host_ranges(&c.map).next().unwrap();
+                let pod = a.userns == b.userns;
+                let engine = a.given && b.given && a.map == b.map;
+                prop_assert!(!ids(a).overlaps(ids(b)) || pod || engine, "{a:?} {b:?}");
             }
         }
     }

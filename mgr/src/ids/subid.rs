@@ -11,8 +11,6 @@ const LOWEST_BLOCK: u64 = 231_072;
 
 /// Slots in a block that we write ourselves: room for this many containers.
 const BLOCK_SLOTS: u32 = 4096;
-/// Fewer than this are not worth a block.
-const FEWEST_SLOTS: u32 = 16;
 
 /// One line: `owner:start:count`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,17 +46,20 @@ pub fn with_entry(text: &str, owner: &str, range: IdRange) -> String {
     format!("{text}{newline}{owner}:{}:{}\n", range.start(), range.count())
 }
 
-/// A block of ids that none of `taken` touches, as large as there is room for up to
-/// 4096 ranges; `None` if not even 16 ranges fit.
-pub fn free_block(taken: &[IdRange]) -> Option<IdRange> {
-    let mut slots = BLOCK_SLOTS;
-    while slots >= FEWEST_SLOTS {
-        if let Some(block) = first_free(taken, slots * SLOT) {
+/// A block of ids that none of `taken` touches, as large as there is room for up to 4096 ranges, or
+/// more if one range of `wanted` ids needs more; `None` if not even that one fits.
+pub fn free_block(taken: &[IdRange], wanted: u32) -> Option<IdRange> {
+    let fewest = wanted.max(1).div_ceil(SLOT);
+    let mut slots = BLOCK_SLOTS.max(fewest);
+    loop {
+        if let Some(block) = slots.checked_mul(SLOT).and_then(|count| first_free(taken, count)) {
             return Some(block);
         }
-        slots /= 2;
+        if slots <= fewest {
+            return None;
+        }
+        slots = (slots / 2).max(fewest);
     }
-    None
 }
 
 fn first_free(taken: &[IdRange], count: u32) -> Option<IdRange> {
@@ -95,17 +96,19 @@ mod tests {
 
     #[test]
     fn a_block_avoids_every_entry() {
-        let block = free_block(&[]).unwrap();
+        let block = free_block(&[], 0).unwrap();
         assert_eq!((block.start(), block.count()), (231_072, 4096 * SLOT));
         let taken = [IdRange::new(100_000, 200_000).unwrap(), IdRange::new(400_000, 5).unwrap()];
-        assert_eq!(free_block(&taken).unwrap().start(), 400_005);
+        assert_eq!(free_block(&taken, SLOT).unwrap().start(), 400_005);
     }
 
     #[test]
     fn a_block_shrinks_to_the_room_there_is() {
         let all_but = IdRange::new(231_072 + 20 * SLOT, 4_000_000_000).unwrap();
         let rest = IdRange::new(4_001_000_000, 293_967_295).unwrap();
-        assert_eq!(free_block(&[all_but, rest]).unwrap().count(), 16 * SLOT);
-        assert_eq!(free_block(&[IdRange::new(0, u32::MAX).unwrap()]), None);
+        assert_eq!(free_block(&[all_but, rest], 1).unwrap().count(), 16 * SLOT);
+        assert_eq!(free_block(&[all_but, rest], 17 * SLOT).unwrap().count(), 17 * SLOT);
+        assert_eq!(free_block(&[all_but, rest], 21 * SLOT), None);
+        assert_eq!(free_block(&[IdRange::new(0, u32::MAX).unwrap()], 0), None);
     }
 }

@@ -81,6 +81,7 @@ impl Manager {
                 owner: Some(owner),
                 uid_mappings: Vec::new(),
                 gid_mappings: Vec::new(),
+                given: false,
                 cgroups: Default::default(),
                 state_dir: Default::default(),
                 boot_id: self.boot_id.clone(),

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use rustix::fs::{FileType, fstat};
 use sysbox_ipc::proto;
 
-use super::{Live, Manager, Opaque, Runtime, validate};
+use super::{Live, Manager, Opaque, Runtime, State, validate};
 use crate::broker;
 use crate::coherence::View;
 use crate::error::{Doing as _, Error, Result};
 use crate::fs_link::Reserved;
-use crate::ids::{IdMapping, host_ranges, host_root};
+use crate::ids::{Holder, IdMapping, Sharing, host_root, sharing};
 use crate::registry::{Process, Record, State as Life, VERSION, VolumeRecord, process};
 use crate::volumes::{Owner, inode, upper_of};
 
@@ -29,14 +29,15 @@ impl Manager {
     /// Registers a container. On failure nothing of it is left; on success it must be followed by
     /// [`commit`](Self::commit) or [`roll_back`](Self::roll_back).
     ///
-    /// `creator`: the runtime process that asks.
+    /// `joined`: the user namespace that the spec names. `creator`: the runtime process that asks.
     pub fn register(
         &self,
         request: proto::Register,
         rootfs: OwnedFd,
+        joined: Option<OwnedFd>,
         creator: Option<Process>,
     ) -> Result<Registered> {
-        let (uids, gids) = validate::request(&request)?;
+        let ids = ids(&request, joined.as_ref())?;
         let stat = fstat(&rootfs).doing(|| format!("looking at rootfs {}", request.rootfs))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
             let rootfs = &request.rootfs;
@@ -51,21 +52,39 @@ impl Manager {
         self.sweep();
         let owner = request.inner_stores.then(|| owner(&request, &rootfs)).transpose()?;
 
-        let record = self.enter(&request, uids, gids, owner, creator)?;
+        if ids.uids.is_empty() {
+            self.make_room(request.id_range_size);
+        }
+        let record = self.enter(&request, ids, owner, creator)?;
         let id = record.id.clone();
-        self.equip(&request, record, rootfs, &fs).inspect_err(|_| {
+        self.equip(&request, record, rootfs, joined, &fs).inspect_err(|_| {
             // Rolling back calls sysbox-fs, for which it needs the turn that we have.
             drop(fs);
             self.roll_back(&id, Runtime::Alive);
         })
     }
 
+    /// Sees that a range is free. Adding an entry to the files can take long (useradd may hold their
+    /// lock), so it is not done under ours.
+    fn make_room(&self, wanted: u32) {
+        let (files, used) = {
+            let state = self.lock();
+            let used: Vec<_> = state.registry.ids_in_use().map(|(range, _)| range).collect();
+            if state.ids.has_room(&used, wanted) {
+                return;
+            }
+            (state.ids.files().clone(), used)
+        };
+        if let Err(e) = files.grow(&used, wanted) {
+            tracing::warn!("{e}");
+        }
+    }
+
     /// Gives the container ids and writes its first record.
     fn enter(
         &self,
         request: &proto::Register,
-        uids: Vec<IdMapping>,
-        gids: Vec<IdMapping>,
+        ids: Ids,
         owner: Option<Owner>,
         creator: Option<Process>,
     ) -> Result<Record> {
@@ -87,21 +106,15 @@ impl Manager {
             }
             None => (Vec::new(), owner),
         };
-        let (uids, gids) = if uids.is_empty() {
+        let mut given = false;
+        let userns_inode = ids.userns_inode;
+        let (uids, gids) = if ids.uids.is_empty() {
             let used: Vec<_> = state.registry.ids_in_use().map(|(range, _)| range).collect();
             let range = state.ids.allocate(&used, request.id_range_size)?;
             (vec![IdMapping::whole(range)], vec![IdMapping::whole(range)])
         } else {
-            for wanted in host_ranges(&uids).chain(host_ranges(&gids)) {
-                let mut used = state.registry.ids_in_use();
-                if let Some((taken, other)) = used.find(|(range, _)| range.overlaps(wanted)) {
-                    return Err(Error::new(format!(
-                        "the mappings of container {id} have host ids {wanted}, but container {other} has {taken}: they could reach each other"
-                    ))
-                    .remedy("give each container a range of its own, or leave the mappings out"));
-                }
-            }
-            (uids, gids)
+            given = self.sharing(&state, request, &ids)?;
+            (ids.uids, ids.gids)
         };
         let doing = || format!("recording container {id}");
         let record = Record {
@@ -113,12 +126,13 @@ impl Manager {
             owner,
             uid_mappings: uids,
             gid_mappings: gids,
+            given,
             cgroups: request.cgroups.clone().unwrap_or_default().into(),
             state_dir: PathBuf::from(&request.state_dir),
             boot_id: self.boot_id.clone(),
             creator,
             init: None,
-            userns_inode: 0,
+            userns_inode,
             root_mount: None,
             created_boottime_ns: process::now_ns(),
             volumes,
@@ -126,6 +140,25 @@ impl Manager {
         state.registry.put(record.clone()).doing(doing)?;
         state.live.insert(id.clone(), Live::default());
         Ok(record)
+    }
+
+    /// Whether the container may have the ids that come with it; says whether the engine gave them.
+    fn sharing(&self, state: &State, request: &proto::Register, ids: &Ids) -> Result<bool> {
+        let id = &request.id;
+        let new =
+            Holder { id, uids: &ids.uids, gids: &ids.gids, given: true, userns: ids.userns_inode };
+        match sharing::check(new, state.registry.iter().map(Record::holder))? {
+            Sharing::Alone => Ok(true),
+            Sharing::Pod { given } => Ok(given),
+            Sharing::Engine(other) => {
+                tracing::info!(
+                    container = id,
+                    other,
+                    "the engine gives both the same ids: nothing but their namespaces keeps them apart"
+                );
+                Ok(true)
+            }
+        }
     }
 
     /// The volumes that a stopped container of this id has. They are another container's, and deleted,
@@ -154,15 +187,11 @@ impl Manager {
         request: &proto::Register,
         mut record: Record,
         rootfs: OwnedFd,
+        joined: Option<OwnedFd>,
         fs: &Reserved,
     ) -> Result<Registered> {
         let id = record.id.clone();
-        let userns = sysbox_kernel::ns::user_namespace(
-            &record.uid_mappings.iter().map(Into::into).collect::<Vec<_>>(),
-            &record.gid_mappings.iter().map(Into::into).collect::<Vec<_>>(),
-        )
-        .doing(|| format!("making the user namespace of container {id}"))
-        .map_err(|e| e.remedy("see that sysctl user.max_user_namespaces is large enough"))?;
+        let userns = joined.map_or_else(|| user_namespace(&record), Ok)?;
         record.userns_inode = inode(&userns).doing(|| "looking at a user namespace".to_owned())?;
 
         let volumes = self.make_volumes(request, &mut record, &rootfs)?;
@@ -236,6 +265,37 @@ impl Manager {
         }
         Ok(volumes)
     }
+}
+
+/// The ids that a container comes with; none if it is to get a range of ours.
+struct Ids {
+    uids: Vec<IdMapping>,
+    gids: Vec<IdMapping>,
+    /// Of the namespace that it joins; 0 without.
+    userns_inode: u64,
+}
+
+fn ids(request: &proto::Register, joined: Option<&OwnedFd>) -> Result<Ids> {
+    let (mut uids, mut gids) = validate::request(request)?;
+    let mut userns_inode = 0;
+    if let Some(userns) = joined {
+        let doing = || format!("joining the user namespace that container {} names", request.id);
+        let (u, g) = sysbox_kernel::ns::mappings_of(userns).doing(doing)?;
+        uids = u.iter().map(IdMapping::from).collect();
+        gids = g.iter().map(IdMapping::from).collect();
+        validate::mappings(&uids, &gids)?;
+        userns_inode = inode(userns).doing(doing)?;
+    }
+    Ok(Ids { uids, gids, userns_inode })
+}
+
+fn user_namespace(record: &Record) -> Result<OwnedFd> {
+    sysbox_kernel::ns::user_namespace(
+        &record.uid_mappings.iter().map(Into::into).collect::<Vec<_>>(),
+        &record.gid_mappings.iter().map(Into::into).collect::<Vec<_>>(),
+    )
+    .doing(|| format!("making the user namespace of container {}", record.id))
+    .map_err(|e| e.remedy("see that sysctl user.max_user_namespaces is large enough"))
 }
 
 /// What the volumes will live as long as.

@@ -7,9 +7,9 @@ use sysbox_ipc::proto;
 use crate::error::{Error, Result};
 use crate::ids::{self, IdMapping};
 
-/// Longest id: with `.json` it is the name of a file, for which file systems allow 255 bytes. (Runc
-/// allows 1024, but fails to make its own directory of that name.)
-const MAX_ID: usize = 250;
+/// Longest id: it names directories, for which file systems allow 255 bytes. (Runc allows 1024, but
+/// fails to make its own directory of that name.)
+const MAX_ID: usize = 255;
 
 /// Checks a container's id by runc's rule.
 pub fn id(id: &str) -> Result<()> {
@@ -51,10 +51,15 @@ pub fn request(request: &proto::Register) -> Result<(Vec<IdMapping>, Vec<IdMappi
         .remedy("give both linux.uidMappings and linux.gidMappings, or neither"));
     }
     if !uids.is_empty() {
-        ids::validate("uid", &uids)?;
-        ids::validate("gid", &gids)?;
+        mappings(&uids, &gids)?;
     }
     Ok((uids, gids))
+}
+
+/// Checks mappings that somebody else has made.
+pub fn mappings(uids: &[IdMapping], gids: &[IdMapping]) -> Result<()> {
+    ids::validate("uid", uids)?;
+    ids::validate("gid", gids)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use sysbox_ipc::proto;
 
 use super::Process;
-use crate::ids::{IdMapping, IdRange, host_ranges};
+use crate::ids::{Holder, IdMapping, IdRange, host_ranges};
 use crate::volumes::Owner;
 
 /// Version of the files' format. A reader takes its own and older ones; fields are only added, with
@@ -102,6 +102,10 @@ pub struct Record {
     /// Group ids; empty when stopped.
     #[serde(default)]
     pub gid_mappings: Vec<IdMapping>,
+    /// The engine gave the mappings (with the spec, or with a user namespace to join); otherwise they
+    /// are a range of ours that nobody else has.
+    #[serde(default)]
+    pub given: bool,
     /// Its control groups.
     #[serde(default)]
     pub cgroups: Cgroups,
@@ -146,10 +150,22 @@ impl Record {
         self.state = State::Stopped;
         self.uid_mappings.clear();
         self.gid_mappings.clear();
+        self.given = false;
         self.cgroups = Cgroups::default();
         self.state_dir = PathBuf::new();
         (self.creator, self.init, self.root_mount) = (None, None, None);
         self.userns_inode = 0;
+    }
+
+    /// As the one who holds its ids; a stopped container holds none.
+    pub fn holder(&self) -> Holder<'_> {
+        Holder {
+            id: &self.id,
+            uids: &self.uid_mappings,
+            gids: &self.gid_mappings,
+            given: self.given,
+            userns: self.userns_inode,
+        }
     }
 
     /// For the protocol; `source` is the host's directory of a volume.

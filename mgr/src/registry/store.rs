@@ -59,7 +59,24 @@ impl Store {
     }
 
     fn path(&self, id: &str) -> PathBuf {
-        self.dir.join(format!("{id}.json"))
+        self.dir.join(file_name(id))
+    }
+}
+
+/// Longest id that names its file: with `.json`, and `.corrupt` should it come to that, it stays below
+/// the 255 bytes that file systems allow.
+const WHOLE: usize = 240;
+
+/// The file of a container: its id, or where that is too long its beginning and a digest of it. No id
+/// has an `@`.
+fn file_name(id: &str) -> String {
+    // FNV-1a: a name must be the same in every release, and engines are not hostile.
+    let digest = id.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3)
+    });
+    match id.get(..WHOLE - 17) {
+        Some(start) if id.len() > WHOLE => format!("{start}@{digest:016x}.json"),
+        _ => format!("{id}.json"),
     }
 }
 
@@ -69,7 +86,7 @@ fn read(path: &Path) -> Result<Record, String> {
     if record.version > VERSION {
         return Err(format!("it was written by a newer release (format {})", record.version));
     }
-    if path.file_stem().is_none_or(|stem| stem != record.id.as_str()) {
+    if path.file_name().is_none_or(|name| name != file_name(&record.id).as_str()) {
         return Err(format!("it holds the record of {}", record.id));
     }
     Ok(record)

@@ -21,6 +21,7 @@ fn record(id: &str, key: u32) -> Record {
         root_mount: None,
         created_boottime_ns: 0,
         volumes: vec![],
+        given: false,
     }
 }
 
@@ -39,6 +40,20 @@ fn records_survive_a_restart() {
     again.remove("a").unwrap();
     again.remove("a").unwrap();
     assert_eq!(Registry::open(dir.path()).unwrap().iter().count(), 0);
+}
+
+#[test]
+fn ids_may_be_as_long_as_a_directory_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let long = |last: char| format!("{}{last}", "x".repeat(254));
+    let mut registry = Registry::open(dir.path()).unwrap();
+    for (key, id) in [long('a'), long('b'), "x".repeat(241), "x".repeat(240)].iter().enumerate() {
+        registry.put(record(id, key as u32)).unwrap();
+    }
+    let mut again = Registry::open(dir.path()).unwrap();
+    assert_eq!(again.iter().map(|r| r.key).collect::<Vec<_>>(), [3, 2, 0, 1]);
+    again.remove(&long('a')).unwrap();
+    assert_eq!(Registry::open(dir.path()).unwrap().iter().count(), 3);
 }
 
 #[test]

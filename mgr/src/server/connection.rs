@@ -125,7 +125,13 @@ impl Session<'_> {
     }
 
     fn register(&mut self, call: proto::Register, fds: Vec<OwnedFd>) -> Result<Answer> {
-        let [rootfs] = take(fds, "register")?;
+        let (rootfs, joined) = if call.join_userns {
+            let [rootfs, userns] = take(fds, "register")?;
+            (rootfs, Some(userns))
+        } else {
+            let [rootfs] = take(fds, "register")?;
+            (rootfs, None)
+        };
         if let Some(open) = &self.transaction {
             return Err(Error::new(format!(
                 "registering container {}: this connection is creating {}",
@@ -133,7 +139,7 @@ impl Session<'_> {
             )));
         }
         let transaction = Transaction::open(self.manager, self.shared, &call.id)?;
-        let done = self.manager.register(call, rootfs, self.peer.process())?;
+        let done = self.manager.register(call, rootfs, joined, self.peer.process())?;
         self.transaction = Some(transaction);
         Ok((mgr_reply::Result::Registered(done.reply), Some(done.userns)))
     }

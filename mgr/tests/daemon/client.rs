@@ -36,10 +36,21 @@ impl Client {
         &self,
         request: &proto::Register,
     ) -> Result<(proto::Registered, OwnedFd), String> {
+        self.register_in(request, None)
+    }
+
+    /// With a user namespace that the container joins.
+    pub fn register_in(
+        &self,
+        request: &proto::Register,
+        joined: Option<BorrowedFd<'_>>,
+    ) -> Result<(proto::Registered, OwnedFd), String> {
+        let request = proto::Register { join_userns: joined.is_some(), ..request.clone() };
         let rootfs =
             rustix::fs::open(&request.rootfs, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
                 .unwrap();
-        match self.call(Call::Register(request.clone()), &[rootfs.as_fd()])? {
+        let fds: Vec<_> = std::iter::once(rootfs.as_fd()).chain(joined).collect();
+        match self.call(Call::Register(request), &fds)? {
             (Reply::Registered(registered), mut fds) => Ok((registered, fds.remove(0))),
             other => panic!("{other:?}"),
         }

@@ -1,6 +1,7 @@
 //! A host of its own for each test: directories, daemon, `sysbox-fs`.
 
 use std::fs;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -16,6 +17,8 @@ use crate::fake_fs::{self, Containers};
 pub struct Host {
     dir: tempfile::TempDir,
     daemon: Option<Child>,
+    /// More flags for the daemon.
+    pub flags: &'static [&'static str],
     /// What `sysbox-fs` knows.
     pub fs: Containers,
 }
@@ -36,7 +39,7 @@ impl Host {
         fs::create_dir(dir.path().join("run")).unwrap();
         fs::write(dir.path().join("subuid"), "me:100000:65536\n").unwrap();
         fs::write(dir.path().join("subgid"), "me:100000:65536\n").unwrap();
-        Self { dir, daemon: None, fs: Containers::default() }
+        Self { dir, daemon: None, flags: &[], fs: Containers::default() }
     }
 
     pub fn run_dir(&self) -> PathBuf {
@@ -55,7 +58,7 @@ impl Host {
         for (flag, name) in flags.map(|f| f.split_once(':').unwrap()) {
             command.arg(format!("--{flag}")).arg(self.path(name));
         }
-        command.args(["--log-level", "debug"]).stdin(Stdio::null());
+        command.args(self.flags).args(["--log-level", "debug"]).stdin(Stdio::null());
         command
     }
 
@@ -103,11 +106,21 @@ impl Host {
 
     /// Registers and commits a container whose init is a new process.
     pub fn run(&self, request: &proto::Register) -> (proto::Registered, Init) {
+        let (registered, _userns, init) = self.run_in(request, None);
+        (registered, init)
+    }
+
+    /// The same, for a container that may join a user namespace; returns the one that it is in.
+    pub fn run_in(
+        &self,
+        request: &proto::Register,
+        joined: Option<BorrowedFd<'_>>,
+    ) -> (proto::Registered, OwnedFd, Init) {
         let client = self.client();
-        let (registered, _userns) = client.register(request).unwrap();
+        let (registered, userns) = client.register_in(request, joined).unwrap();
         let init = Init::start(Command::new("sleep").arg("1000"));
         client.commit(&request.id, init.pid()).unwrap();
-        (registered, init)
+        (registered, userns, init)
     }
 
     /// Waits for something that happens soon.
@@ -162,6 +175,12 @@ impl Init {
 
     pub fn pid(&self) -> u32 {
         self.0.id()
+    }
+
+    /// Ends it.
+    pub fn kill(&self) {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, Signal::KILL).unwrap();
     }
 }
 

@@ -83,8 +83,11 @@ pub fn create(request: &Request) -> Result<Created> {
     let _lock = directory.lock()?;
     let manager = MgrClient::connect()?;
     let rootfs = open_rootfs(&prepared.bundle.rootfs)?;
-    let registration =
-        manager.register(registration(request, &prepared, &cgroup, &directory)?, rootfs.as_fd())?;
+    let registration = manager.register(
+        registration(request, &prepared, &cgroup, &directory)?,
+        rootfs.as_fd(),
+        None,
+    )?;
     let converted = prepared.convert(&registration.reply)?;
     let mut plan = Plan::new(
         &request.id,
@@ -282,6 +285,7 @@ fn registration(
         state_dir: directory.path().display().to_string(),
         owner_dir: prepared.hints.owner_dir.display().to_string(),
         inner_stores: prepared.options.system_container,
+        join_userns: false,
     })
 }
 

@@ -58,8 +58,8 @@ impl Default for Options {
     }
 }
 
-/// A wish: the annotation (without prefix), the variable (without prefix; may be empty), and what
-/// it does.
+/// A wish: the annotation and the variable (both without prefix; one may be empty), and what it
+/// does.
 struct Wish {
     annotation: &'static str,
     variable: &'static str,
@@ -83,9 +83,18 @@ const WISHES: &[Wish] = &[
         apply: |options, value| absolute_paths(value).map(|list| options.skip_uid_shift = list),
     },
     Wish {
+        annotation: "",
+        variable: "ID_RANGE_SIZE",
+        apply: |options, value| {
+            range_size(value, MOST_BY_VARIABLE).map(|size| options.id_range_size = size)
+        },
+    },
+    Wish {
         annotation: "id-range-size",
         variable: "",
-        apply: |options, value| range_size(value).map(|size| options.id_range_size = size),
+        apply: |options, value| {
+            range_size(value, u32::MAX).map(|size| options.id_range_size = size)
+        },
     },
     Wish {
         annotation: "init-system",
@@ -138,7 +147,7 @@ impl Options {
     fn take_annotations(&mut self, annotations: &HashMap<String, String>) -> Result<(), Error> {
         for (name, value) in annotations {
             if let Some(short) = name.strip_prefix(ANNOTATION_PREFIX) {
-                let wish = WISHES.iter().find(|w| w.annotation == short);
+                let wish = WISHES.iter().find(|w| w.annotation == short && !short.is_empty());
                 let field = format!("annotations: {name}");
                 self.take(wish, field, value, || known(ANNOTATION_PREFIX, |w| w.annotation))?;
             }
@@ -183,11 +192,17 @@ fn absolute_paths(value: &str) -> Result<Vec<PathBuf>, String> {
     value.split(',').map(path).collect()
 }
 
-fn range_size(value: &str) -> Result<u32, String> {
+/// Most ids that a variable may ask for: an image can set one, and the host's ids are finite.
+const MOST_BY_VARIABLE: u32 = 64 * 65536;
+
+fn range_size(value: &str, most: u32) -> Result<u32, String> {
     /// Debian's nobody is 65534.
     const SMALLEST: u32 = 65536;
     match value.parse() {
-        Ok(size) if size >= SMALLEST => Ok(size),
+        Ok(size) if (SMALLEST..=most).contains(&size) => Ok(size),
+        Ok(size) if size > most => Err(format!(
+            "{value} are more ids than a variable may ask for ({most}); use the annotation {ANNOTATION_PREFIX}id-range-size"
+        )),
         _ => Err(format!("{value:?} is not a number of ids, {SMALLEST} or more")),
     }
 }
@@ -247,6 +262,19 @@ mod tests {
     fn an_annotation_wins_over_the_images_variable() {
         let both = spec(&["SYSBOX_HONOR_CAPS=TRUE"], &[("io.sysbox.honor-caps", "false")]);
         assert!(!Options::of(&both).unwrap().honor_capabilities);
+    }
+
+    #[test]
+    fn an_image_cannot_ask_for_all_ids_of_the_host() {
+        let size = |env: &[&str], annotations: &[(&str, &str)]| {
+            Options::of(&spec(env, annotations)).map(|options| options.id_range_size)
+        };
+        assert_eq!(size(&["SYSBOX_ID_RANGE_SIZE=262144"], &[]).unwrap(), 262_144);
+        assert_eq!(size(&[], &[("io.sysbox.id-range-size", "100000000")]).unwrap(), 100_000_000);
+        let error = size(&["SYSBOX_ID_RANGE_SIZE=100000000"], &[]).unwrap_err().to_string();
+        assert!(error.contains("io.sysbox.id-range-size"), "{error}");
+        assert!(size(&["SYSBOX_ID_RANGE_SIZE=1000"], &[]).is_err());
+        assert!(size(&[], &[("io.sysbox.", "1")]).is_err());
     }
 
     #[test]
