@@ -6,6 +6,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -72,6 +73,11 @@ impl<'a> Caller<'a> {
         Ok(Self { listener, request, id, tid, container, dir, status, credentials })
     }
 
+    /// Its thread id in the host's pid namespace.
+    pub fn tid(&self) -> u32 {
+        self.tid
+    }
+
     /// Whether what was found so far is to be believed: the caller is still in this very call.
     pub fn still_waits(&self) -> bool {
         self.listener.is_valid(self.id)
@@ -132,6 +138,20 @@ impl<'a> Caller<'a> {
     fn open_link(&self, name: &str) -> io::Result<OwnedFd> {
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         Ok(openat(&self.dir, name, flags, Mode::empty())?)
+    }
+
+    /// Writes to its memory, if it still waits.
+    ///
+    /// # Errors
+    /// `EFAULT` if not all of it may be written to; `ESRCH` if the caller is gone.
+    pub fn write(&self, bytes: &[u8], address: u64) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+        // Stays this task's memory when its id is given to another one after the next line.
+        let memory = std::fs::File::from(openat(&self.dir, "mem", flags, Mode::empty())?);
+        if !self.still_waits() {
+            return Err(Errno::SRCH.into());
+        }
+        memory.write_all_at(bytes, address).map_err(|_| Errno::FAULT.into())
     }
 
     /// The mounts that it sees.

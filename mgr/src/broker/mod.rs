@@ -9,6 +9,9 @@
 //! these calls here; the broker makes the file system as the host, puts the virtualised files on
 //! it, and attaches it where the caller asked, in the caller's mount namespace.
 //!
+//! `sysinfo(2)` comes here as well: it tells the host's memory and load, and is answered with the
+//! container's numbers instead, those of the virtualised files.
+//!
 //! # Parts
 //!
 //! | module | job |
@@ -32,7 +35,8 @@
 //!   caller's own rights. So the broker can only add what it decided to add, and a bug in its
 //!   checks that says "no" costs nothing but the service.
 //! - It fails closed: a mount whose virtualised files can't be attached is not made.
-//! - Nothing here waits for another process. What can block all the same (a path that leads over
+//! - Nothing here waits for another process, but `sysinfo(2)` for `sysbox-fs`, which has the numbers.
+//!   What can block all the same (a path that leads over
 //!   a file system which the container serves itself) hangs threads of that container's share only,
 //!   and the caller gets `ETIMEDOUT`.
 //!

@@ -30,6 +30,22 @@ pub enum Request {
         /// Device number in the encoding of the system call.
         device: u32,
     },
+    /// sysinfo(2)
+    Sysinfo {
+        /// Where the answer goes.
+        to: u64,
+        /// How it is laid out.
+        layout: Layout,
+    },
+}
+
+/// How an ABI lays out `struct sysinfo`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Layout {
+    /// `unsigned long` has 32 bits.
+    Long32,
+    /// It has 64.
+    Long64,
 }
 
 /// The arguments of mount(2).
@@ -64,6 +80,7 @@ enum Call {
     Fsopen,
     Mknod,
     MknodAt,
+    Sysinfo(Layout),
 }
 
 /// From the kernel's system call tables. `None`: not one of ours; the call continues.
@@ -75,6 +92,7 @@ fn call(arch: u32, nr: u32) -> Option<Call> {
             430 => Call::Fsopen,
             133 => Call::Mknod,
             259 => Call::MknodAt,
+            99 => Call::Sysinfo(Layout::Long64),
             _ => return None,
         },
         (AUDIT_ARCH_I386, 21) => Call::Mount,
@@ -83,10 +101,12 @@ fn call(arch: u32, nr: u32) -> Option<Call> {
         (AUDIT_ARCH_I386, 430) => Call::Fsopen,
         (AUDIT_ARCH_I386, 14) => Call::Mknod,
         (AUDIT_ARCH_I386, 297) => Call::MknodAt,
+        (AUDIT_ARCH_I386, 116) => Call::Sysinfo(Layout::Long32),
         (AUDIT_ARCH_AARCH64, 40) => Call::Mount,
         (AUDIT_ARCH_AARCH64, 39) => Call::Umount2,
         (AUDIT_ARCH_AARCH64, 430) => Call::Fsopen,
         (AUDIT_ARCH_AARCH64, 33) => Call::MknodAt,
+        (AUDIT_ARCH_AARCH64, 179) => Call::Sysinfo(Layout::Long64),
         _ => return None,
     };
     Some(call)
@@ -117,6 +137,7 @@ pub fn decode(notification: &Notification) -> Option<Request> {
             mode: int(2),
             device: int(3),
         },
+        Call::Sysinfo(layout) => Request::Sysinfo { to: args[0], layout },
     })
 }
 
@@ -144,6 +165,9 @@ mod tests {
         let at = decode(&notification(AUDIT_ARCH_I386, 297));
         let expected = Request::Mknod { dir: -100, path_at: 11, mode: 12, device: 13 };
         assert_eq!(at, Some(expected));
+        let sysinfo = |layout| Some(Request::Sysinfo { to: notification(0, 0).args[0], layout });
+        assert_eq!(decode(&notification(AUDIT_ARCH_I386, 116)), sysinfo(Layout::Long32));
+        assert_eq!(decode(&notification(AUDIT_ARCH_X86_64, 99 | X32)), sysinfo(Layout::Long64));
         assert!(matches!(
             decode(&notification(AUDIT_ARCH_I386, 22)),
             Some(Request::Umount { flags: 0, .. })

@@ -53,7 +53,10 @@ pub fn from(
         keep: CapabilitySet::empty(),
         umask: 0o077,
     };
-    worker.within(root, start, |worker| {
+    // It is gone to only if needed: it may be on a FUSE file system that was mounted inside and lets
+    // nobody from outside in, as the roots of rootless engines' containers are.
+    let from = (!path.starts_with(b"/")).then_some(start);
+    worker.within(root, from, |worker| {
         if caller.overrides_search() {
             walk_as_caller(caller, root, start, path, follow)
         } else {

@@ -53,15 +53,16 @@ impl Worker {
         self.lost
     }
 
-    /// Runs `work` with another root and working directory.
+    /// Runs `work` with another root and working directory; without the latter it is the root.
     pub fn within<T>(
         &mut self,
         root: &OwnedFd,
-        working_directory: &OwnedFd,
+        working_directory: Option<&OwnedFd>,
         work: impl FnOnce(&mut Self) -> T,
     ) -> io::Result<T> {
-        let there =
-            fchdir(root).and_then(|()| chroot(".")).and_then(|()| fchdir(working_directory));
+        let there = fchdir(root)
+            .and_then(|()| chroot("."))
+            .and_then(|()| working_directory.map_or(Ok(()), fchdir));
         let result = there.map(|()| work(self));
         let back = fchdir(&self.host.root).and_then(|()| chroot("."));
         self.came_back(back)?;
@@ -190,7 +191,7 @@ mod tests {
             assert_eq!(capabilities(None).unwrap(), before);
 
             let sys: OwnedFd = std::fs::File::open("/sys").unwrap().into();
-            let seen = worker.within(&sys, &sys, |_| std::fs::metadata("/proc").is_ok());
+            let seen = worker.within(&sys, Some(&sys), |_| std::fs::metadata("/proc").is_ok());
             assert!(!seen.unwrap());
             assert!(std::fs::metadata("/proc/self").is_ok());
             assert!(!worker.is_lost());

@@ -12,6 +12,7 @@ mod new_sysfs;
 mod options;
 mod place;
 mod remount;
+mod sysinfo;
 mod umount;
 
 use std::io;
@@ -160,6 +161,10 @@ fn attempt(
             let caller = find(worker, origin, taking)?;
             let node = mknod::Node { dir, path_at, mode, device };
             mknod::serve(worker, &caller, &node)
+        }
+        Request::Sysinfo { to, layout } => {
+            let caller = find(worker, origin, taking)?;
+            sysinfo::serve(origin, &caller, to, layout)
         }
     }
 }

@@ -26,7 +26,9 @@ impl Place {
     /// Of what a path leads to.
     pub fn at(dir: impl AsFd, name: impl rustix::path::Arg, flags: AtFlags) -> Attempt<Self> {
         let flags = flags | AtFlags::STATX_DONT_SYNC | AtFlags::NO_AUTOMOUNT;
-        let found = or_continue(statx(dir, name, flags, StatxFlags::MNT_ID))?;
+        // Nothing is wished for: what is looked at here the kernel always tells, while a FUSE file
+        // system that was mounted inside refuses every wish of somebody outside.
+        let found = or_continue(statx(dir, name, flags, StatxFlags::empty()))?;
         Ok(Self {
             mount_id: found.stx_mnt_id,
             is_root: found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT),
