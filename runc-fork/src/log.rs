@@ -31,6 +31,23 @@ pub fn init(path: Option<&Path>, json: bool, debug: bool) -> Result<()> {
     Ok(())
 }
 
+/// The whole chain of an error. What the kernel said is spelt as runc's users (and the programs that
+/// read its messages) know it: "no such file or directory" instead of Rust's form with a number.
+pub fn chain(error: &anyhow::Error) -> String {
+    let spell = |text: String| {
+        let Some(end) = text.rfind(" (os error ").filter(|_| text.ends_with(')')) else {
+            return text;
+        };
+        let start = text[..end].rfind(": ").map_or(0, |colon| colon + 2);
+        let (before, said) = (&text[..start], &text[start..end]);
+        let mut letters = said.chars();
+        let first = letters.next().map(|c| c.to_ascii_lowercase());
+        format!("{before}{}{}", first.map(String::from).unwrap_or_default(), letters.as_str())
+    };
+    let parts: Vec<String> = error.chain().map(|cause| spell(cause.to_string())).collect();
+    parts.join(": ")
+}
+
 /// An error that ends the command: on the log, and on stderr for a person.
 pub fn error(message: &str) {
     write("error", message);
@@ -116,6 +133,16 @@ fn rfc3339(seconds: u64, nanoseconds: u32) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_of_the_kernel_are_spelt_as_in_go() {
+        let missing = std::io::Error::from_raw_os_error(2);
+        let error = anyhow::Error::new(missing).context("open X").context("start it");
+        assert_eq!(chain(&error), "start it: open X: no such file or directory");
+        let text = anyhow::anyhow!("exec a: Permission denied (os error 13)");
+        assert_eq!(chain(&text), "exec a: permission denied");
+        assert_eq!(chain(&anyhow::anyhow!("Plain: Text")), "Plain: Text");
+    }
 
     #[test]
     fn known_dates() {

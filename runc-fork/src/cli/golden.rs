@@ -1,7 +1,5 @@
 //! Lines that engines and people really type: each must parse, to the same as it does for runc.
 
-use clap::Parser;
-
 use super::{Arguments, Command};
 
 /// go-runc (containerd's shim, Docker), conmon (Podman, CRI-O), Podman itself, runc's own tests.
@@ -52,6 +50,13 @@ const ACCEPTED: &[&str] = &[
     "update --memory 512M --memory-swap -1 --memory-reservation 1g --cpu-share 10 --cpu-quota -1 --cpu-period 5 --cpu-burst 1 --cpu-idle 1 --cpuset-cpus 0 --cpuset-mems 0 --pids-limit -1 --blkio-weight 100 ID",
     "update --cpu-rt-period 1 --cpu-rt-runtime 1 --kernel-memory 5 --kernel-memory-tcp 5 --l3-cache-schema L3:0=f --mem-bw-schema MB:0=1 ID",
     "--debug --criu /usr/sbin/criu --rootless=auto list",
+    // Go's flags
+    "-root /r -log=/l -log-format json -systemd-cgroup=true -debug=false list -q",
+    "-root=/r run -bundle /b -detach=true -pid-file=p ID",
+    "update ID --pids-limit 42 -cpu-quota -1",
+    "exec ID -t",
+    "exec --tty=false ID ls -l",
+    "checkpoint -image-path /i ID",
 ];
 
 const REFUSED: &[&str] = &[
@@ -66,7 +71,7 @@ const REFUSED: &[&str] = &[
 
 fn parse(line: &str) -> Result<Arguments, clap::Error> {
     let words = line.split(' ').filter(|word| !word.is_empty());
-    Arguments::try_parse_from(["sysbox-runc"].into_iter().chain(words))
+    super::parse(["sysbox-runc"].into_iter().chain(words).map(Into::into))
 }
 
 #[test]
@@ -91,6 +96,33 @@ fn what_follows_the_command_of_exec_is_not_ours() {
 }
 
 #[test]
+fn flags_as_go_takes_them() {
+    let arguments = parse("-root /r -debug=false -systemd-cgroup=1 list").unwrap();
+    let global = &arguments.global;
+    assert_eq!(global.root.to_str(), Some("/r"));
+    assert!(global.systemd_cgroup && !global.debug);
+    let arguments = parse("exec ID -t --root").unwrap();
+    let Some(Command::Exec(exec)) = arguments.command else { panic!("not exec") };
+    assert!(!exec.tty && exec.command == ["-t", "--root"], "{exec:?}");
+}
+
+#[test]
+fn help_has_the_form_of_runcs() {
+    let first_lines = |line: &str| {
+        let text = parse(line).unwrap_err().to_string();
+        let mut lines = text.lines().filter(|line| !line.is_empty()).map(str::to_owned);
+        (lines.next().unwrap(), lines.next().unwrap())
+    };
+    let (title, name) = first_lines("--help");
+    assert_eq!((title.as_str(), name.contains("runc - Open Container")), ("NAME:", true), "{name}");
+    for command in ["checkpoint", "delete", "exec", "restore", "update"] {
+        let (title, name) = first_lines(&format!("{command} -h"));
+        assert_eq!(title, "NAME:");
+        assert!(name.contains(&format!("runc {command} - ")), "{name}");
+    }
+}
+
+#[test]
 fn a_missing_signal_is_term() {
     let arguments = parse("kill ID").unwrap();
     let Some(Command::Kill(kill)) = arguments.command else { panic!("not kill") };
@@ -99,5 +131,5 @@ fn a_missing_signal_is_term() {
 
 #[test]
 fn the_definitions_are_consistent() {
-    <Arguments as clap::CommandFactory>::command().debug_assert();
+    super::help::command().debug_assert();
 }

@@ -4,11 +4,14 @@
 mod checkpoint;
 mod create;
 mod delete;
+mod documents;
 mod events;
 mod exec;
 mod features;
+mod go_flags;
 #[cfg(test)]
 mod golden;
+mod help;
 mod kill;
 mod list;
 mod pause;
@@ -19,20 +22,27 @@ mod start;
 mod state;
 mod update;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
+use clap::error::{ContextKind, ErrorKind};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
 
 use crate::log;
 
 /// Version of the runtime-spec that `config.json` is read by.
 pub const SPEC_VERSION: &str = "1.2.0";
 
-/// OCI runtime for system containers
+/// Commit that the program was built from, where the build told it.
+const COMMIT: &str = match option_env!("SYSBOX_COMMIT") {
+    Some(commit) => commit,
+    None => concat!("v", env!("CARGO_PKG_VERSION")),
+};
+
+/// Open Container Initiative runtime for system containers
 #[derive(Debug, Parser)]
 #[command(name = "sysbox-runc", disable_version_flag = true)]
 pub struct Arguments {
@@ -77,7 +87,6 @@ pub struct Global {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// checkpoint a running container (not supported)
-    #[command(disable_help_flag = true)]
     Checkpoint(checkpoint::CheckpointArgs),
     /// create a container
     Create(create::CreateArgs),
@@ -85,6 +94,9 @@ pub enum Command {
     Delete(delete::DeleteArgs),
     /// display container events such as OOM notifications, and cpu, memory and I/O usage statistics
     Events(events::EventsArgs),
+    /// write the manual pages and shell completions of these definitions
+    #[command(hide = true)]
+    Documents(documents::DocumentsArgs),
     /// execute new process inside the container
     Exec(exec::ExecArgs),
     /// show the enabled features
@@ -98,7 +110,6 @@ pub enum Command {
     /// display the processes running inside a container
     Ps(ps::PsArgs),
     /// restore a container from a previous checkpoint (not supported)
-    #[command(disable_help_flag = true)]
     Restore(checkpoint::CheckpointArgs),
     /// resume all processes that have been previously paused
     Resume(pause::PauseArgs),
@@ -116,16 +127,17 @@ pub enum Command {
 
 /// Parses the arguments, runs the command, reports an error as runc does.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match parse(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(e) => return usage(&e),
     };
     if arguments.global.version {
-        println!("sysbox-runc version {}\nspec: {SPEC_VERSION}", env!("CARGO_PKG_VERSION"));
+        let version = env!("CARGO_PKG_VERSION");
+        println!("sysbox-runc version {version}\ncommit: {COMMIT}\nspec: {SPEC_VERSION}");
         return ExitCode::SUCCESS;
     }
     let Some(command) = &arguments.command else {
-        let _ = <Arguments as clap::CommandFactory>::command().print_help();
+        let _ = help::command().print_help();
         return ExitCode::SUCCESS;
     };
     match begin(arguments.global).and_then(|global| run(&global, command)) {
@@ -134,16 +146,29 @@ pub fn main() -> ExitCode {
             // As runc: 255 cannot be mistaken for the exit code of most programs.
             let exec = matches!(command, Command::Exec(_));
             let prefix = if exec { "exec failed: " } else { "" };
-            log::error(&format!("{prefix}{e:#}"));
+            log::error(&format!("{prefix}{}", log::chain(&e)));
             ExitCode::from(if exec { 255 } else { 1 })
         }
     }
 }
 
+/// Parses a command line, the program's name first; Go's spellings of flags are understood.
+fn parse(words: impl IntoIterator<Item = OsString>) -> Result<Arguments, clap::Error> {
+    let mut command = help::command();
+    let words = go_flags::normalise(&command, words.into_iter().collect());
+    let mut matches = command.try_get_matches_from_mut(words)?;
+    Arguments::from_arg_matches_mut(&mut matches)
+}
+
 /// Help goes to the standard output; a wrong line ends with runc's exit codes, 1, and 3 for an
 /// unknown command.
 fn usage(error: &clap::Error) -> ExitCode {
-    let _ = error.print();
+    match (error.kind(), error.get(ContextKind::InvalidSubcommand)) {
+        (ErrorKind::InvalidSubcommand, Some(name)) => {
+            eprintln!("No help topic for '{name}'\n\n{error}");
+        }
+        _ => drop(error.print()),
+    }
     ExitCode::from(match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => 0,
         ErrorKind::InvalidSubcommand => 3,
@@ -168,6 +193,7 @@ fn run(global: &Global, command: &Command) -> Result<i32> {
         Command::Checkpoint(_) => checkpoint::run("checkpoint").map(|()| 0),
         Command::Create(args) => create::run(global, args).map(|()| 0),
         Command::Delete(args) => delete::run(global, args).map(|()| 0),
+        Command::Documents(args) => documents::run(args).map(|()| 0),
         Command::Events(args) => events::run(global, args).map(|()| 0),
         Command::Exec(args) => exec::run(global, args),
         Command::Features => features::run().map(|()| 0),

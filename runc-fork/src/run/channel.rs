@@ -43,7 +43,7 @@ impl Channel {
     /// Sends the whole chain of an error; the other side's `expect` returns it.
     pub fn send_error(&self, error: &anyhow::Error) {
         // If nobody listens any more there is nobody to tell.
-        let _ = self.send(FAILED, &format!("{error:#}"));
+        let _ = self.send(FAILED, &crate::log::chain(error));
     }
 
     /// Receives the next message; `None` when the other side is gone.

@@ -35,7 +35,8 @@ pub fn run_all(kind: &str, hooks: Option<&Vec<oci::Hook>>, state: &oci::State) -
         .filter_map(|(index, hook)| {
             let error = run_one(hook, state, Some(state.bundle())).err()?;
             let path = hook.path().display();
-            Some(format!("error running {kind} hook #{index}: {path}: {error:#}"))
+            let error = crate::log::chain(&error);
+            Some(format!("error running {kind} hook #{index}: {path}: {error}"))
         })
         .collect()
 }

@@ -95,8 +95,9 @@ impl Init<'_> {
             Err(e) => e,
         };
         // Nobody waits on the channel any more: the engine reads the container's stderr.
-        eprintln!("{error:#}");
-        exit_now(if format!("{error:#}").contains("No such file") { 127 } else { 126 })
+        let message = crate::log::chain(&error);
+        eprintln!("{message}");
+        exit_now(if message.contains("no such file") { 127 } else { 126 })
     }
 
     fn start_container(&mut self) -> Result<()> {

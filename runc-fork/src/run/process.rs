@@ -8,7 +8,7 @@ use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use rustix::fs::{Access, AtFlags, CWD, FileType, Gid, Mode, Uid, accessat, stat};
 use rustix::io::Errno;
 use rustix::thread::{
@@ -95,7 +95,8 @@ impl Prepared {
     /// Becomes the program; returns only on failure.
     pub fn exec(self) -> anyhow::Error {
         let error = execve(&self.path, &self.args, &self.env);
-        anyhow!("exec {:?}: {error}", self.path)
+        let path = self.path.to_string_lossy();
+        anyhow::Error::from(error).context(format!("exec {path}"))
     }
 }
 
