@@ -15,6 +15,8 @@ pub enum Feature {
     /// Overlay layers that are detached mounts, given by descriptor (6.13, 6.15); before: attached
     /// in the builder's namespace and given by path.
     OverlayLayerFds,
+    /// `FUSE_NOTIFY_RESEND` (6.9); before: requests pass through a journal that outlives the daemon.
+    FuseResend,
     /// ID-mapped tmpfs (6.3); before: `/dev/shm` is a new tmpfs of the same size, and other tmpfs
     /// sources belong to nobody inside.
     IdmappedTmpfs,
@@ -25,14 +27,20 @@ pub enum Feature {
 
 impl Feature {
     /// Every feature.
-    pub const ALL: [Self; 4] =
-        [Self::ProcPidns, Self::OverlayLayerFds, Self::IdmappedTmpfs, Self::IdmappedMounts];
+    pub const ALL: [Self; 5] = [
+        Self::ProcPidns,
+        Self::OverlayLayerFds,
+        Self::FuseResend,
+        Self::IdmappedTmpfs,
+        Self::IdmappedMounts,
+    ];
 
     /// Its name in [`WITHOUT`].
     pub fn name(self) -> &'static str {
         match self {
             Self::ProcPidns => "proc-pidns",
             Self::OverlayLayerFds => "overlay-layer-fds",
+            Self::FuseResend => "fuse-resend",
             Self::IdmappedTmpfs => "idmapped-tmpfs",
             Self::IdmappedMounts => "idmapped-mounts",
         }

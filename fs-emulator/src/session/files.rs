@@ -15,6 +15,8 @@ use fuser::{
     Request, WriteFlags,
 };
 
+use sysbox_kernel::features::Feature;
+
 use super::desk::Desk;
 use super::inode::{Node, ROOT};
 use super::line::Lines;
@@ -53,11 +55,13 @@ impl Files {
 
 impl Filesystem for Files {
     fn init(&mut self, _: &Request, config: &mut KernelConfig) -> io::Result<()> {
-        let usable = WANTED & config.capabilities();
+        let mut wanted = WANTED;
+        wanted.set(InitFlags::FUSE_HAS_RESEND, Feature::FuseResend.may_be_used());
+        let usable = wanted & config.capabilities();
         // Asked for one by one what the kernel offered: this can't be refused.
         let _ = config.add_capabilities(usable);
         let _ = config.set_max_write(LONGEST_WRITE);
-        let _ = self.agreed.set((config.capabilities() & WANTED).bits());
+        let _ = self.agreed.set(usable.bits());
         Ok(())
     }
 

@@ -3,7 +3,8 @@
 //!
 //! A session is *new* (mounted and greeted by the kernel), *served*, *orphaned* (the daemon died;
 //! requests wait because the device is [kept](hold)), *adopted* (the next daemon takes the device
-//! over and asks for the requests that the dead one had taken), and *gone* (unmounted).
+//! over and gets the requests that the dead one had taken: from the kernel, or from the [relay]'s
+//! journal), and *gone* (unmounted).
 
 mod desk;
 mod files;
@@ -11,16 +12,16 @@ pub mod hold;
 pub mod inode;
 mod line;
 mod mount;
+mod relay;
 mod texts;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
-use fuser::{Config, Notifier, SessionACL};
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use sysbox_kernel::fuse;
+use fuser::{Config, InitFlags, Notifier, SessionACL};
+use sysbox_kernel::fuse::{self, journal::Journal};
 
 use crate::containers::Containers;
 use crate::view::host::Host;
@@ -28,6 +29,7 @@ use desk::Desk;
 use files::Files;
 use inode::{Node, ROOT, Tree};
 use line::Lines;
+use relay::Relay;
 
 /// Threads that answer requests.
 const THREADS: usize = 2;
@@ -36,6 +38,7 @@ const THREADS: usize = 2;
 #[derive(Debug)]
 pub struct Prepared {
     session: fuser::Session<Files>,
+    relay: Option<Relay>,
     lines: Lines,
     tree: Arc<Tree>,
 }
@@ -62,26 +65,27 @@ pub fn prepare(
     let desk = Desk::new(host, containers, tree.clone());
     let lines = Lines::default();
     let files = Files::new(desk, lines.clone(), agreed.clone());
-    let session = match hold::find(run_dir).filter(|_| mount::is_mounted(&mountpoint)) {
+    let found = hold::find(run_dir).filter(|_| mount::is_mounted(&mountpoint));
+    let (session, relay) = match found {
         Some(held) => {
-            let session = adopt(files, &held).context("taking over the FUSE file system")?;
-            if let Err(e) = hold::keep_on(&held) {
-                tracing::warn!("the files of containers may not outlive this daemon: {e}");
-            }
+            let adopted = adopt(files, held).context("taking over the FUSE file system")?;
             tracing::info!("took over the file system at {}", mountpoint.display());
-            session
+            adopted
         }
         None => {
             hold::release(run_dir);
             let (session, device) = create(files, &mountpoint)?;
             let flags = agreed.get().copied().unwrap_or(0);
-            if let Err(e) = hold::keep(run_dir, device.as_fd(), flags) {
+            let device_kept = device.try_clone().context("duplicating the FUSE device")?;
+            let relay = if sends_again(flags) { None } else { Some(intervene(&session, device)?) };
+            let journal = relay.as_ref().map(|relay| relay.journal.memory().as_fd());
+            if let Err(e) = hold::keep(run_dir, device_kept.as_fd(), flags, journal) {
                 tracing::warn!("the files of containers will not outlive this daemon: {e}");
             }
-            session
+            (session, relay)
         }
     };
-    Ok(Prepared { session, lines, tree })
+    Ok(Prepared { session, relay, lines, tree })
 }
 
 impl Prepared {
@@ -93,9 +97,10 @@ impl Prepared {
         self,
         ended: impl FnOnce(std::io::Result<()>) + Send + 'static,
     ) -> std::io::Result<Session> {
-        let Self { session, lines, tree } = self;
+        let Self { session, relay, lines, tree } = self;
         let notifier = session.notifier();
         lines.staff()?;
+        relay.map_or(Ok(()), Relay::start)?;
         std::thread::Builder::new().name("fuse".into()).spawn(move || ended(session.run()))?;
         Ok(Session { notifier, tree })
     }
@@ -145,17 +150,50 @@ fn create(files: Files, mountpoint: &Path) -> anyhow::Result<(fuser::Session<Fil
 /// Takes over a file system whose kernel side has long been greeted.
 ///
 /// The library insists on a greeting, so it gets one from here, over a socket that offers exactly
-/// what was agreed on then; after that the socket's descriptor is made to be the device.
-fn adopt(files: Files, held: &hold::Held) -> std::io::Result<fuser::Session<Files>> {
-    let (library, kernel) =
-        socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+/// what was agreed on then. After that the socket's descriptor is made to be the device, or goes on as
+/// the library's side of the relay.
+fn adopt(
+    files: Files,
+    mut held: hold::Held,
+) -> anyhow::Result<(fuser::Session<Files>, Option<Relay>)> {
+    let (library, kernel) = relay::pair()?;
     rustix::io::write(&kernel, &fuse::init_request(held.flags))?;
     let session = fuser::Session::from_fd(files, library, SessionACL::All, config())?;
-    fuse::replace(session.as_fd(), held.device.as_fd())?;
-    if let Err(e) = fuse::resend(held.device.as_fd()) {
-        tracing::warn!("reads that were under way when the last daemon ended will hang: {e}");
+    if sends_again(held.flags) {
+        fuse::replace(session.as_fd(), held.device.as_fd())?;
+        if let Err(e) = fuse::resend(held.device.as_fd()) {
+            tracing::warn!("reads that were under way when the last daemon ended will hang: {e}");
+        }
+        keep_on(&held, None);
+        return Ok((session, None));
     }
-    Ok(session)
+    // The library's answer to the greeting.
+    rustix::io::read(&kernel, &mut [0_u8; 256])?;
+    let kept = held.journal.take().map(Journal::open);
+    let known = kept.is_some();
+    let (journal, left) = kept.unwrap_or_else(|| Ok((Journal::new()?, Vec::new())))?;
+    keep_on(&held, (!known).then(|| journal.memory().as_fd()));
+    tracing::info!("{} requests wait for an answer", left.len());
+    Ok((session, Some(Relay { device: held.device, library: kernel, journal, left })))
+}
+
+fn keep_on(held: &hold::Held, journal: Option<BorrowedFd<'_>>) {
+    if let Err(e) = hold::keep_on(held, journal) {
+        tracing::warn!("the files of containers may not outlive this daemon: {e}");
+    }
+}
+
+/// Puts a relay between the library and its device.
+fn intervene(session: &fuser::Session<Files>, device: OwnedFd) -> anyhow::Result<Relay> {
+    let (library, ours) = relay::pair()?;
+    fuse::replace(session.as_fd(), library.as_fd())?;
+    let journal = Journal::new().context("making the journal of requests")?;
+    Ok(Relay { device, library: ours, journal, left: Vec::new() })
+}
+
+/// Whether the kernel sends requests again that a dead server had taken.
+fn sends_again(flags: u64) -> bool {
+    InitFlags::from_bits_retain(flags).contains(InitFlags::FUSE_HAS_RESEND)
 }
 
 fn config() -> Config {

@@ -15,6 +15,8 @@ use sysbox_ipc::{Connection, PROTOCOL};
 pub struct Place {
     pub run_dir: tempfile::TempDir,
     pub anchor: Child,
+    /// Kernel interfaces that the daemons do without.
+    pub without: &'static str,
 }
 
 impl Place {
@@ -25,7 +27,7 @@ impl Place {
         let anchor = anchor.stdin(Stdio::null()).spawn().unwrap();
         let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
         wait("a mount namespace", || namespace(anchor.id()) != namespace(std::process::id()));
-        Self { run_dir, anchor }
+        Self { run_dir, anchor, without: "" }
     }
 
     pub fn command(&self) -> Command {
@@ -33,6 +35,7 @@ impl Place {
         command.arg(format!("--mount=/proc/{}/ns/mnt", self.anchor.id()));
         command.arg(env!("CARGO_BIN_EXE_sysbox-fs")).arg("--run-dir").arg(self.run_dir.path());
         command.env_remove("NOTIFY_SOCKET").stdin(Stdio::null());
+        command.env("SYSBOX_WITHOUT", self.without);
         command
     }
 

@@ -5,7 +5,9 @@
 //! server reads just wait. So a server may be replaced: its successor gets the descriptor, skips the
 //! greeting that only a new connection has ([`init_request`] lets a library play it against itself,
 //! [`replace`] then puts the real device in place), and asks for the requests that the dead server
-//! had taken but not answered ([`resend`]).
+//! had taken but not answered ([`resend`]), or finds them in a [`Journal`](journal::Journal).
+
+pub mod journal;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
