@@ -139,7 +139,7 @@ impl Containers {
     /// Forgets a container; gives it back if it was known.
     pub fn remove(&self, id: &str) -> io::Result<Option<Arc<Container>>> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(known) = self.all().into_iter().find(|c| c.record.id == id) else {
+        let Some(known) = self.find(id) else {
             return Ok(None);
         };
         self.store.remove(id)?;
@@ -150,6 +150,12 @@ impl Containers {
     /// The container with this key.
     pub fn get(&self, key: u32) -> Option<Arc<Container>> {
         self.by_key.read().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
+    /// The container with this id.
+    pub fn find(&self, id: &str) -> Option<Arc<Container>> {
+        let by_key = self.by_key.read().unwrap_or_else(PoisonError::into_inner);
+        by_key.values().find(|c| c.record.id == id).cloned()
     }
 
     /// All containers, by key.

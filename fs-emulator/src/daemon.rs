@@ -62,9 +62,9 @@ pub fn run(run_dir: &Path) -> anyhow::Result<()> {
                 exit(1);
             }
         })?;
-        sample_loads(host, served.clone())?;
+        sample_loads(host.clone(), served.clone())?;
         let mountpoint = dir.join("fs");
-        let service = Arc::new(Service { containers: served, session, mountpoint });
+        let service = Arc::new(Service { host, containers: served, session, mountpoint });
         std::thread::Builder::new().name("accept".into()).spawn(move || service.run(&listener))?;
         anyhow::Ok(())
     })?;

@@ -11,11 +11,16 @@ use sysbox_ipc::{Connection, Listener, PROTOCOL};
 
 use crate::container::Record;
 use crate::containers::Containers;
+use crate::render;
 use crate::session::Session;
+use crate::view::View;
+use crate::view::host::Host;
 
 /// What the calls work on.
 #[derive(Debug)]
 pub struct Service {
+    /// The host.
+    pub host: Arc<Host>,
     /// The containers.
     pub containers: Arc<Containers>,
     /// The file system that shows their files.
@@ -67,6 +72,13 @@ impl Service {
             Some(fs_request::Call::RemoveContainer(remove)) => {
                 self.remove(&remove.id)?;
                 Ok(fs_reply::Result::Ok(Empty {}))
+            }
+            Some(fs_request::Call::Sysinfo(ask)) => {
+                let container = self.containers.find(&ask.id).ok_or_else(|| {
+                    error(format!("container {} is not known", ask.id), "see that it runs")
+                })?;
+                let view = View::new(&self.host, &container, ask.tid);
+                Ok(fs_reply::Result::Sysinfo(render::sysinfo(&view)))
             }
             Some(fs_request::Call::Status(_)) => Ok(fs_reply::Result::Status(self.status())),
             None => Err(error(

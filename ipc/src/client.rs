@@ -162,6 +162,15 @@ impl FsClient {
         }
     }
 
+    /// What sysinfo(2) should say to a thread of a container.
+    pub fn sysinfo(&self, id: &str, tid: u32) -> Result<proto::Sysinfo, Error> {
+        let call = proto::AskSysinfo { id: id.to_owned(), tid };
+        match self.call(fs_request::Call::Sysinfo(call))? {
+            fs_reply::Result::Sysinfo(sysinfo) => Ok(sysinfo),
+            _ => Err(Error::Unexpected { daemon: Self::NAME, call: "sysinfo" }),
+        }
+    }
+
     /// What the daemon serves.
     pub fn status(&self) -> Result<proto::FsStatus, Error> {
         match self.call(fs_request::Call::Status(proto::Empty {}))? {

@@ -69,6 +69,13 @@ pub const TRAPS: &[Trap] = &[
                  the kernel allows none in a user namespace",
     },
     Trap { name: "mknodat", when: When::Device { mode: 2, device: 3 }, reason: "as mknod" },
+    Trap {
+        name: "sysinfo",
+        when: When::Always,
+        reason: "it tells the host's memory and load, and of a container's nothing; few programs \
+                 call it, and those once (free and uptime of busybox, sysconf(3) for the size of \
+                 memory)",
+    },
 ];
 
 const MS_REMOUNT: u32 = 0x20;

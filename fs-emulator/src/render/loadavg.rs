@@ -13,10 +13,14 @@ pub fn loadavg(view: &View) -> String {
         0..=2 => known,
         _ => tids[tids.len() - 1],
     };
-    let pids = view.levels("pids");
-    let threads = pids.list.first().and_then(|own| own.number("pids.current"));
     let running = load.tasks().running.max(1);
-    let threads = threads.unwrap_or(0).max(running);
+    let threads = threads(view).max(running);
     let [one, five, fifteen] = load.averages().map(|n| format!("{}.{:02}", n / 100, n % 100));
     format!("{one} {five} {fifteen} {running}/{threads} {last_pid}\n")
+}
+
+/// Threads of the container; 0 if its cgroup does not tell.
+pub fn threads(view: &View) -> u64 {
+    let pids = view.levels("pids");
+    pids.list.first().and_then(|own| own.number("pids.current")).unwrap_or(0)
 }

@@ -14,6 +14,7 @@ mod node;
 pub mod pressure;
 mod stat;
 mod swaps;
+mod sysinfo;
 mod uptime;
 mod vmstat;
 
@@ -27,6 +28,7 @@ pub use meminfo::meminfo;
 pub use node::{node_cpulist, node_cpumap, node_meminfo};
 pub use stat::stat;
 pub use swaps::swaps;
+pub use sysinfo::sysinfo;
 pub use uptime::uptime;
 pub use vmstat::vmstat;
 

@@ -94,7 +94,7 @@ pub const NATIVE: &[(&str, &str, &str)] = &[
     ),
     (
         "`sysinfo(2)`",
-        "the kernel's own: the host's memory and load; uptime is the container's",
-        "it is a system call; `free` and `uptime` of procps read the files, those of busybox do not",
+        "the same numbers as in the files above",
+        "a system call, not a file: the seccomp program hands it to `sysbox-mgr`, which asks `sysbox-fs`. Inside of another system container, or with an engine's profile that refuses the call, it is the kernel's own",
     ),
 ];

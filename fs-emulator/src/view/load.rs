@@ -53,6 +53,11 @@ impl Load {
         self.averages.map(|load| ((load + ONE / 200) * 100) >> 11)
     }
 
+    /// Averages over 1, 5 and 15 minutes as sysinfo(2) tells them: 65536 is one.
+    pub fn fixed_point(&self) -> [u64; 3] {
+        self.averages.map(|load| load << 5)
+    }
+
     /// Tasks at the last sample.
     pub fn tasks(&self) -> Tasks {
         self.tasks

@@ -39,6 +39,7 @@ fn serve(connection: &Connection, known: &Containers) {
                 known.lock().unwrap().remove(&remove.id);
                 Reply::Ok(proto::Empty {})
             }
+            Call::Sysinfo(_) => Reply::Sysinfo(proto::Sysinfo::default()),
             Call::Status(_) => Reply::Status(proto::FsStatus::default()),
         };
         connection.send(&proto::FsReply { result: Some(result) }, &[]).unwrap();
