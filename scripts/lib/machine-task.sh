@@ -60,6 +60,7 @@ e2e_task() {
     shift
     mkdir -p "$task/tests/deps" "$task/scripts/lib"
     cp "$TOP/tests/machine/e2e" "$task/run"
+    cp "$TOP/tests/machine/lib.sh" "$task"
     cp "$TOP/scripts/world" "$task/scripts"
     cp "$TOP"/scripts/lib/{common.sh,world.sh,world-holder} "$task/scripts/lib"
     make_package "$task/package"

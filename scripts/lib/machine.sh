@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Boots whole Debian machines under QEMU. Needs common.sh.
+# Boots whole Debian machines under QEMU. Needs common.sh and packages.sh.
 #
 # A machine has Debian's own packages only: kernel, systemd, Docker. What it shall do comes on a second
 # disk, which is nothing but a tar archive, and is started by a unit that the image has:
@@ -10,13 +10,9 @@
 #   ttyS0      the console: kernel and systemd
 #   ttyS1      what the task prints, as it runs
 
-MACHINE_TOOLS=(qemu-system-x86 mmdebstrap e2fsprogs)
-
 need_machine_tools() {
-    local tool missing=()
-    for tool in "${MACHINE_TOOLS[@]}"; do
-        dpkg-query -W -f '${Status}\n' "$tool" 2>/dev/null | grep -q ' installed$' || missing+=("$tool")
-    done
+    local missing
+    mapfile -t missing < <(missing_packages "${MACHINE_TOOLS[@]}")
     [ "${#missing[@]}" -eq 0 ] ||
         die "packages are missing: ${missing[*]}" "install them: apt-get install --no-install-recommends ${missing[*]}"
 }

@@ -4,16 +4,21 @@
 # What each is for: the engine and its network; images made without a registry; the build.
 PACKAGES=(docker.io iptables iproute2 mmdebstrap busybox-static libseccomp-dev gcc libc6-dev pkg-config jq procps)
 
+# What testing the package takes besides: machines to install it in, and Debian's checks of packages.
+MACHINE_TOOLS=(qemu-system-x86 e2fsprogs lintian)
+
+# missing_packages [MORE...]: which of the packages, and of some more, are not installed.
 missing_packages() {
     local package
-    for package in "${PACKAGES[@]}"; do
+    for package in "${PACKAGES[@]}" "$@"; do
         dpkg-query -W -f '${Status}\n' "$package" 2>/dev/null | grep -q ' installed$' || say "$package"
     done
 }
 
+# install_packages [MORE...]
 install_packages() {
     local missing
-    mapfile -t missing < <(missing_packages)
+    mapfile -t missing < <(missing_packages "$@")
     [ "${#missing[@]}" -gt 0 ] || return 0
     command -v apt-get >/dev/null || die "not a Debian system, so these can't be installed: ${missing[*]}" \
         "install what your distribution calls them, then start again"

@@ -11,6 +11,9 @@ MAIN=main
 
 say() { printf '%s\n' "$*"; }
 
+# summary PASSED FAILED: in the words of Rust's test programs, whose counts scripts/test adds up.
+summary() { say "test result: $([ "$2" -eq 0 ] && say ok || say FAILED). $1 passed; $2 failed"; }
+
 # fail TEXT: ends the step.
 fail() {
     say "error: $*"

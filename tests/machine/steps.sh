@@ -85,8 +85,19 @@ killed() {
     eventually 60 sh -c "systemctl is-active $unit && test \$(systemctl show --property MainPID --value $unit) -ne $old"
 }
 
+# is_kept UNIT: what must outlive the daemon is held by systemd, or by a process before systemd 254.
+is_kept() {
+    if [ "$(systemctl --version | awk 'NR == 1 { print $2 }')" -ge 254 ]; then
+        fails test "$(systemctl show --property NFileDescriptorStore --value "$1")" = 0
+        fails pgrep --full "^$1 .*hold"
+    else
+        pgrep --full "^$1 .*hold"
+    fi
+}
+
 # Reads without a pause while the daemon is killed: none may fail.
 step_kill_sysbox_fs() {
+    is_kept sysbox-fs
     inside sh -c 'rm -f /run/stop /run/bad; while [ ! -e /run/stop ]; do grep -q "^MemTotal: *524288 kB" /proc/meminfo || echo bad >>/run/bad; done; touch /run/done' &
     for _ in 1 2 3 4 5 6; do killed sysbox-fs; done
     equal 'its memory' 524288 "$(meminfo_total)"
@@ -96,10 +107,31 @@ step_kill_sysbox_fs() {
     main_is_well
 }
 
+# Mounts proc without a pause, which only the manager can do, while that is killed.
 step_kill_sysbox_mgr() {
-    for _ in 1 2 3 4 5 6; do killed sysbox-mgr; done
+    inside sh -c 'mkdir -p /m; rm -f /run/stop /run/bad /run/done /run/rounds; n=0
+        while [ ! -e /run/stop ]; do
+            { mount -t proc proc /m && grep -q "^MemTotal: *524288 kB" /m/meminfo && umount /m; } || echo bad >>/run/bad
+            n=$((n + 1)); echo $n >/run/rounds
+        done; touch /run/done' &
+    for _ in 1 2 3 4 5 6; do
+        eventually 60 inside test -s /run/rounds
+        is_kept sysbox-mgr
+        killed sysbox-mgr
+        inside rm /run/rounds
+    done
+    inside touch /run/stop
+    eventually 60 inside test -e /run/done
+    fails inside test -e /run/bad
     main_is_well
     docker run --rm --runtime=sysbox "$SMALL" true
+}
+
+# The exposure of the units as systemd counts it: 0 is all confinement there is, 100 none.
+step_units_are_confined() {
+    systemd-analyze security --no-pager sysbox-fs.service sysbox-mgr.service || true
+    systemd-analyze security --no-pager --threshold=50 sysbox-fs.service
+    systemd-analyze security --no-pager --threshold=70 sysbox-mgr.service
 }
 
 # Stopped daemons are missed only by what needs them.
