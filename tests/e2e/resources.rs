@@ -26,6 +26,14 @@ fn memory_limit_shows() {
         "no swap, only the heading"
     );
 
+    // sysinfo(2), which busybox asks, tells the same.
+    let free = container.sh("free -k").ok();
+    let line = |name| free.lines().find(|line| line.starts_with(name)).unwrap_or_default();
+    assert_eq!(line("Mem:").split_whitespace().nth(1), Some("524288"), "{free}");
+    assert_eq!(line("Swap:").split_whitespace().nth(1), Some("0"), "{free}");
+    let uptime = container.sh("uptime").ok();
+    assert!(uptime.contains("up 0 min") && uptime.contains("load average: 0.0"), "{uptime}");
+
     // What is used shows: 100 MB in a tmpfs.
     container
         .sh("mkdir /big && mount -t tmpfs none /big && head -c 100m /dev/zero >/big/file")

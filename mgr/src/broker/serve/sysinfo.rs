@@ -4,6 +4,8 @@
 //! `sysbox-fs` has the numbers. If it can't be asked the call goes on, and the kernel tells the
 //! host's: a program that wants to know how much memory there is can't do anything with an error.
 
+use std::cell::RefCell;
+
 use sysbox_ipc::FsClient;
 use sysbox_ipc::proto::Sysinfo;
 use sysbox_kernel::notify::Answer;
@@ -15,11 +17,16 @@ use super::{Attempt, Origin, Served, Stop};
 /// Bytes in a page: a unit of memory that needs no 64 bits.
 const PAGE: u64 = 4096;
 
+thread_local! {
+    /// A thread that was asked once is asked again. The connection ends with the thread, and mends
+    /// itself when `sysbox-fs` is another one.
+    static SYSBOX_FS: RefCell<Option<FsClient>> = const { RefCell::new(None) };
+}
+
 /// Serves a sysinfo(2) whose answer goes `to` an address.
 pub fn serve(origin: &Origin, caller: &Caller<'_>, to: u64, layout: Layout) -> Attempt<Served> {
     let id = &origin.container.id;
-    let answer = FsClient::connect().and_then(|client| client.sysinfo(id, caller.tid()));
-    let sysinfo = answer.map_err(|error| {
+    let sysinfo = ask(id, caller.tid()).map_err(|error| {
         if origin.may_complain() {
             tracing::warn!(container = id, %error, "sysinfo(2) inside tells the host's numbers");
         }
@@ -28,6 +35,15 @@ pub fn serve(origin: &Origin, caller: &Caller<'_>, to: u64, layout: Layout) -> A
     // What can't be written to, the kernel refuses in its own words.
     caller.write(&bytes(&sysinfo, layout), to).map_err(|_| Stop::Continue)?;
     Ok(Answer::Success.into())
+}
+
+fn ask(id: &str, tid: u32) -> Result<Sysinfo, sysbox_ipc::Error> {
+    SYSBOX_FS.with_borrow_mut(|kept| {
+        let client = kept.take().map_or_else(FsClient::connect, Ok)?;
+        let answer = client.sysinfo(id, tid)?;
+        *kept = Some(client);
+        Ok(answer)
+    })
 }
 
 /// `struct sysinfo` of an ABI, in the byte order of this machine.
