@@ -18,6 +18,7 @@ run_matrix() {
 }
 
 # known_failures: the table in docs/packaging.md, as lines like `bookworm step kill_sysbox_fs`.
+# shellcheck disable=SC2016
 known_failures() { sed -n 's/^| \([a-z]*\) | `\([a-z0-9_: -]*\)` |.*/\1 \2/p' "$TOP/docs/packaging.md"; }
 
 # matrix_outcomes DIRECTORY: lines of suite, outcome, kind, group, name. A task that did not get to its
