@@ -42,6 +42,7 @@ mod path;
 mod procs;
 mod remove;
 pub mod stats;
+mod switches;
 mod systemd;
 mod tree;
 

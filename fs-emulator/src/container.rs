@@ -30,6 +30,9 @@ pub struct Record {
     pub v1: Vec<(String, String)>,
     /// Creation on CLOCK_BOOTTIME, nanoseconds.
     pub created_boottime_ns: u64,
+    /// Names what its settings live as long as; empty if that is not known.
+    #[serde(default)]
+    pub lifetime: String,
 }
 
 /// What is remembered of a container between reads; what readers saw must not go backwards when

@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::container::{Container, Record};
-use crate::settings::{Refusal, Setting};
+use crate::settings::{Refusal, Setting, Values};
 use crate::state::Store;
 use crate::table::Row;
 use crate::view::host::Host;
@@ -81,12 +81,18 @@ impl Containers {
     ///
     /// # Errors
     /// Key 0, a key of another container, an id that is no file name, a full disk.
-    pub fn add(&self, record: Record) -> Result<(), AddError> {
+    pub fn add(&self, mut record: Record) -> Result<(), AddError> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let key_error =
             |why: String| Err(AddError::Key { id: record.id.clone(), key: record.key, why });
         if record.key == 0 {
             return key_error("reserved".into());
+        }
+        let again = self.get(record.key).filter(|known| known.record.id == record.id);
+        if let Some(again) = &again
+            && record.lifetime.is_empty()
+        {
+            record.lifetime.clone_from(&again.record.lifetime);
         }
         match self.get(record.key) {
             Some(known) if known.record == record => return Ok(()),
@@ -96,16 +102,14 @@ impl Containers {
             _ => {}
         }
         let save = |source| AddError::Save { id: record.id.clone(), source };
-        // A container that takes the place of another one begins anew.
-        let again = self.get(record.key);
-        if again.is_none() {
-            self.store.remove_settings(&record.id).map_err(save)?;
-        }
+        let settings = match &again {
+            Some(again) => again.settings.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            None => self.begin(&record).map_err(save)?,
+        };
         self.store.save(&record).map_err(save)?;
         let container = Container::new(record, &self.host);
+        *container.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
         if let Some(again) = again {
-            let settings = again.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            *container.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
             container.resume(again.progress());
         }
         let container = Arc::new(container);
@@ -113,6 +117,26 @@ impl Containers {
         by_key.retain(|_, other| other.record.id != container.record.id);
         by_key.insert(container.record.key, container);
         Ok(())
+    }
+
+    /// The settings that a new container begins with: those of its last life, if it had one.
+    fn begin(&self, record: &Record) -> io::Result<Values> {
+        // It may have been started again before anybody said that it had ended.
+        if let Some(last) = self.find(&record.id) {
+            self.keep(&last)?;
+        }
+        let settings = self.store.take_kept_settings(record)?;
+        if settings.is_empty() {
+            self.store.remove_settings(&record.id)?;
+        } else {
+            self.store.save_settings(&record.id, &settings)?;
+        }
+        Ok(settings)
+    }
+
+    fn keep(&self, container: &Container) -> io::Result<()> {
+        let settings = container.settings.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        self.store.keep_settings(&container.record, &settings)
     }
 
     /// Changes a setting of a container, on disk first.
@@ -136,12 +160,13 @@ impl Containers {
         Ok(())
     }
 
-    /// Forgets a container; gives it back if it was known.
+    /// Forgets a container, but for its settings; gives it back if it was known.
     pub fn remove(&self, id: &str) -> io::Result<Option<Arc<Container>>> {
         let _change = self.change.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(known) = self.find(id) else {
             return Ok(None);
         };
+        self.keep(&known)?;
         self.store.remove(id)?;
         let mut by_key = self.by_key.write().unwrap_or_else(PoisonError::into_inner);
         Ok(by_key.remove(&known.record.key))
@@ -173,7 +198,8 @@ mod tests {
 
     fn record(id: &str, key: u32) -> Record {
         let (unified, v1) = (String::new(), Vec::new());
-        Record { id: id.into(), key, uid: 1, gid: 1, unified, v1, created_boottime_ns: 0 }
+        let (created_boottime_ns, lifetime) = (0, "root".into());
+        Record { id: id.into(), key, uid: 1, gid: 1, unified, v1, created_boottime_ns, lifetime }
     }
 
     #[test]

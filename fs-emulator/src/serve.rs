@@ -100,6 +100,7 @@ impl Service {
             unified: cgroups.unified,
             v1,
             created_boottime_ns: add.created_boottime_ns,
+            lifetime: add.lifetime,
         };
         let (id, key) = (record.id.clone(), record.key);
         self.containers.add(record).map_err(|e| error(e.to_string(), ""))?;

@@ -1,10 +1,13 @@
 //! The containers on disk: one JSON file each, so that a daemon that starts again serves them on,
-//! one with what it wrote to settings, and one file with what is [remembered](Progress) of all.
+//! one with what it wrote to settings, and one file with what is [remembered](Progress) of all. What a
+//! container that ended wrote to settings is kept until it is started again, or gone for good.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
 
 use crate::container::{Progress, Record};
 use crate::settings::Values;
@@ -15,6 +18,19 @@ const PROGRESS: &str = "progress";
 const RECORD: &str = "json";
 /// End of the names of files with settings.
 const SETTINGS: &str = "settings";
+/// End of the names of files with settings of containers that ended.
+const KEPT: &str = "kept";
+/// Containers that ended whose settings are kept. Which of them will never be started again nobody
+/// tells us, so those that ended first are forgotten.
+const MAX_KEPT: usize = 1000;
+
+/// Settings of a container that ended.
+#[derive(Debug, Serialize, Deserialize)]
+struct Kept {
+    /// That of its [`Record`].
+    lifetime: String,
+    values: Values,
+}
 
 /// A directory with one file for each container.
 #[derive(Debug)]
@@ -74,6 +90,35 @@ impl Store {
     /// Removes what a container wrote to settings; that need not exist.
     pub fn remove_settings(&self, id: &str) -> io::Result<()> {
         remove(&self.path(id, SETTINGS)?)
+    }
+
+    /// Keeps the settings of a container that ends, for when it is started again.
+    pub fn keep_settings(&self, record: &Record, values: &Values) -> io::Result<()> {
+        if values.is_empty() || record.lifetime.is_empty() {
+            return Ok(());
+        }
+        let kept = Kept { lifetime: record.lifetime.clone(), values: values.clone() };
+        replace(&self.path(&record.id, KEPT)?, &serde_json::to_vec(&kept)?)?;
+        let mut all: Vec<_> = fs::read_dir(&self.dir)?
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|path| path.extension().is_some_and(|extension| extension == KEPT))
+            .filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)))
+            .collect();
+        all.sort();
+        let surplus = all.len().saturating_sub(MAX_KEPT);
+        all.iter().take(surplus).try_for_each(|(_, path)| remove(path))
+    }
+
+    /// The settings that were kept of an earlier life of this container; nothing if there was none.
+    pub fn take_kept_settings(&self, record: &Record) -> io::Result<Values> {
+        let path = self.path(&record.id, KEPT)?;
+        let Ok(text) = fs::read(&path) else { return Ok(Values::default()) };
+        remove(&path)?;
+        match serde_json::from_slice::<Kept>(&text) {
+            Ok(kept) if kept.lifetime == record.lifetime => Ok(kept.values),
+            // Another container of the same name.
+            _ => Ok(Values::default()),
+        }
     }
 
     /// All containers. Files that can't be understood are left where they are and told of.
@@ -138,6 +183,7 @@ mod tests {
             unified: "/sys/fs/cgroup/a".into(),
             v1: vec![("memory".into(), "/sys/fs/cgroup/memory/a".into())],
             created_boottime_ns: 1,
+            lifetime: "root".into(),
         }
     }
 
@@ -151,6 +197,34 @@ mod tests {
         store.remove("a.b-c").unwrap();
         store.remove("a.b-c").unwrap();
         assert_eq!(store.load().unwrap(), []);
+    }
+
+    #[test]
+    fn settings_wait_for_the_same_container_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let values: Values = serde_json::from_str(r#"{"proc/sys/kernel/panic":"7\n"}"#).unwrap();
+        let other = Record { lifetime: "another".into(), ..record("a") };
+        store.keep_settings(&record("a"), &values).unwrap();
+        assert_eq!(store.take_kept_settings(&record("a")).unwrap(), values);
+        assert!(store.take_kept_settings(&record("a")).unwrap().is_empty());
+        store.keep_settings(&record("a"), &values).unwrap();
+        assert!(store.take_kept_settings(&other).unwrap().is_empty());
+        store.keep_settings(&Record { lifetime: String::new(), ..record("a") }, &values).unwrap();
+        assert!(fs::read_dir(dir.path()).unwrap().next().is_none());
+    }
+
+    #[test]
+    fn they_do_not_fill_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let values: Values = serde_json::from_str(r#"{"proc/sys/kernel/panic":"7\n"}"#).unwrap();
+        for i in 0..MAX_KEPT {
+            fs::write(dir.path().join(format!("old{i}.{KEPT}")), "").unwrap();
+        }
+        store.keep_settings(&record("a"), &values).unwrap();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), MAX_KEPT);
+        assert_eq!(store.take_kept_settings(&record("a")).unwrap(), values);
     }
 
     #[test]

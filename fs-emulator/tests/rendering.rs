@@ -70,6 +70,7 @@ impl Fixture {
             unified: self.path("cgroup/c").to_str().unwrap().into(),
             v1: self.v1.clone(),
             created_boottime_ns: 0,
+            lifetime: String::new(),
         };
         let container = Container::new(record, &host);
         let row = rows().find(|row| row.path == file).unwrap();

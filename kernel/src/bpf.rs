@@ -1,5 +1,5 @@
-//! eBPF programs that decide about device access of a cgroup: what cgroup v2 has in place of the
-//! `devices` controller of v1.
+//! eBPF programs that decide about device access of a cgroup (what cgroup v2 has in place of the
+//! `devices` controller of v1), and about its access to `/proc/sys`.
 //!
 //! The programs are made elsewhere, as a list of [`Instruction`]s; here they are handed to the
 //! kernel (which verifies them, so a wrong one is refused, never harmful) and attached to a cgroup
@@ -45,7 +45,9 @@ const BPF_PROG_DETACH: libc::c_long = 9;
 const BPF_PROG_GET_FD_BY_ID: libc::c_long = 13;
 const BPF_PROG_QUERY: libc::c_long = 16;
 const BPF_PROG_TYPE_CGROUP_DEVICE: u32 = 15;
+const BPF_PROG_TYPE_CGROUP_SYSCTL: u32 = 23;
 const BPF_CGROUP_DEVICE: u32 = 6;
+const BPF_CGROUP_SYSCTL: u32 = 18;
 const BPF_F_ALLOW_MULTI: u32 = 1 << 1;
 const BPF_F_REPLACE: u32 = 1 << 2;
 
@@ -129,16 +131,35 @@ fn number(fd: BorrowedFd<'_>) -> u32 {
 /// `EPERM` without `CAP_BPF` (or `CAP_SYS_ADMIN`); `EINVAL` or `EACCES` for a program that the
 /// verifier refuses; `ENOSYS` for a kernel without `CONFIG_CGROUP_BPF`.
 pub fn load_device_program(instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    let (kind, attach) = (BPF_PROG_TYPE_CGROUP_DEVICE, BPF_CGROUP_DEVICE);
+    load(kind, attach, *b"sysbox_devices\0\0", instructions)
+}
+
+/// Loads a program of type `BPF_PROG_TYPE_CGROUP_SYSCTL`, as [`load_device_program`].
+///
+/// # Errors
+/// As there.
+pub fn load_sysctl_program(instructions: &[Instruction]) -> io::Result<OwnedFd> {
+    let (kind, attach) = (BPF_PROG_TYPE_CGROUP_SYSCTL, BPF_CGROUP_SYSCTL);
+    load(kind, attach, *b"sysbox_sysctls\0\0", instructions)
+}
+
+fn load(
+    kind: u32,
+    attach: u32,
+    name: [u8; 16],
+    instructions: &[Instruction],
+) -> io::Result<OwnedFd> {
     let code: Vec<[u8; 8]> = instructions.iter().map(|insn| insn.encode()).collect();
     // The kernel wants the instructions aligned as its own structure is.
     let code: Vec<u64> = code.into_iter().map(u64::from_ne_bytes).collect();
     let mut attr = LoadAttr {
-        prog_type: BPF_PROG_TYPE_CGROUP_DEVICE,
+        prog_type: kind,
         insn_cnt: u32::try_from(code.len()).map_err(|_| io::ErrorKind::InvalidInput)?,
         insns: code.as_ptr() as u64,
         license: c"Apache-2.0".as_ptr() as u64,
-        prog_name: *b"sysbox_devices\0\0",
-        expected_attach_type: BPF_CGROUP_DEVICE,
+        prog_name: name,
+        expected_attach_type: attach,
         ..LoadAttr::default()
     };
     // SAFETY: `insns` points to `insn_cnt` instructions and `license` to a C string, which both
@@ -165,6 +186,23 @@ pub fn attach_device_program(
         attach_type: BPF_CGROUP_DEVICE,
         attach_flags: BPF_F_ALLOW_MULTI | replace_flag,
         replace_bpf_fd: replace.map_or(0, number),
+    };
+    // SAFETY: this command uses no pointer.
+    unsafe { bpf(BPF_PROG_ATTACH, &mut attr) }.map(drop)
+}
+
+/// Attaches a sysctl program to a cgroup v2 directory, beside those already there: all must allow
+/// an access.
+///
+/// # Errors
+/// As [`attach_device_program`].
+pub fn attach_sysctl_program(cgroup: impl AsFd, program: impl AsFd) -> io::Result<()> {
+    let mut attr = AttachAttr {
+        target_fd: number(cgroup.as_fd()),
+        attach_bpf_fd: number(program.as_fd()),
+        attach_type: BPF_CGROUP_SYSCTL,
+        attach_flags: BPF_F_ALLOW_MULTI,
+        ..AttachAttr::default()
     };
     // SAFETY: this command uses no pointer.
     unsafe { bpf(BPF_PROG_ATTACH, &mut attr) }.map(drop)

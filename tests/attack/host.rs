@@ -27,9 +27,6 @@ const LIVELY: [&str; 14] = [
     "fs/negative-dentry-limit",
 ];
 
-/// What is not protected, as docs/security.md says.
-const UNPROTECTED: [&str; 1] = ["net/netfilter/nf_hooks_lwtunnel"];
-
 /// What is compared, a line a thing.
 fn state() -> BTreeMap<String, String> {
     let mut state = BTreeMap::new();
@@ -64,7 +61,7 @@ fn settings(dir: &Path, state: &mut BTreeMap<String, String>) {
         let name = path.strip_prefix("/proc/sys").expect("below").display().to_string();
         match entry.file_type() {
             Ok(kind) if kind.is_dir() => settings(&path, state),
-            Ok(_) if !LIVELY.iter().chain(&UNPROTECTED).any(|known| *known == name) => {
+            Ok(_) if !LIVELY.iter().any(|known| *known == name) => {
                 state.insert(name, read(&path));
             }
             _ => {}

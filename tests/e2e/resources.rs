@@ -258,6 +258,8 @@ fn settings_are_the_containers_own() {
         ("vm/max_map_count", "262144"),
         ("fs/inotify/max_user_instances", "1024"),
         ("kernel/core_pattern", "|/bin/never %p"),
+        // Of all network namespaces.
+        ("net/core/rmem_max", "7340032"),
     ] {
         let file = format!("/proc/sys/{name}");
         one.sh(&format!("echo '{value}' >{file}")).ok();
@@ -270,6 +272,27 @@ fn settings_are_the_containers_own() {
     assert_eq!(host_settings(), before);
     let boot_id = "cat /proc/sys/kernel/random/boot_id";
     assert_ne!(one.sh(boot_id).ok(), other.sh(boot_id).ok());
+    let uuid = "cat /sys/devices/virtual/dmi/id/product_uuid";
+    let has_uuid = std::path::Path::new("/sys/devices/virtual/dmi/id/product_uuid").exists();
+    assert!(!has_uuid || one.sh(uuid).ok() != other.sh(uuid).ok());
+
+    // A switch of the machine that the kernel shows in every network namespace, also in new ones.
+    let switch = "/proc/sys/net/netfilter/nf_hooks_lwtunnel";
+    if std::path::Path::new(switch).exists() {
+        for shell in ["sh", "unshare -n sh"] {
+            let refused = one.sh(&format!("{shell} -c 'echo 1 >{switch}'")).fails();
+            assert!(refused.contains("not permitted"), "{shell}: {refused}");
+        }
+    }
+
+    // Another boot of the same machine.
+    let id = one.sh(boot_id).ok();
+    one.docker(["restart", "--time", "0"]);
+    assert_ne!(one.sh(boot_id).ok(), id);
+    assert_eq!(one.sh("cat /proc/sys/vm/max_map_count").ok(), "262144");
+    if has_uuid {
+        assert_ne!(one.sh(uuid).ok(), other.sh(uuid).ok());
+    }
 }
 
 /// What an inner engine makes read-only stays so, although the files are mounts of their own.

@@ -64,7 +64,7 @@ struct File {
     mode: u16,
 }
 
-/// The files that exist on this host, in directories.
+/// The files that this host has, or may have later, in directories.
 #[derive(Debug)]
 pub struct Tree {
     files: HashMap<u16, File>,
@@ -72,9 +72,9 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// The rows of the table whose native file this host has.
+    /// The rows of the table whose native file this host has, or may have later.
     pub fn new(host: &Host) -> Self {
-        let rows: Vec<_> = rows().filter(|row| host.has(row.path)).collect();
+        let rows: Vec<_> = rows().filter(|row| row.is_wanted(host)).collect();
         let mut directories = HashMap::from([(hash(""), Directory::default())]);
         for row in &rows {
             let mut parent = "";
@@ -181,6 +181,9 @@ fn size_bound(host: &Host, row: &Row) -> u64 {
 fn mode(host: &Host, row: &Row) -> u16 {
     match row.source {
         Source::View(_) => 0o444,
+        // Anywhere but in the first network namespace, in which the daemon need not be, they are
+        // read-only.
+        Source::Setting(_) if row.path.starts_with("proc/sys/net/") => 0o644,
         Source::Setting(_) => host.mode(row.path).unwrap_or(0o644),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! They are single files of `/proc/sys` (and a few of `/sys`) that the kernel keeps once for the
 //! whole machine. A container that writes one changes what *it* reads back and nothing else; what
-//! it never wrote reads as the host's. Values live as long as the container, on disk too.
+//! it never wrote reads as the host's. Values live as long as the container, over its
+//! restarts, on disk too.
 
 mod place;
 mod rule;

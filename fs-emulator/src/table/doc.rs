@@ -23,7 +23,8 @@ const SETTINGS: &str = "
 ## Settings
 
 Each container has values of its own; what it never wrote reads as the host's. Writing is checked as the kernel checks it, changes
-nothing but what the container reads back, and lasts until the container ends. Permissions are those of the host's file, with
+nothing but what the container reads back, and lasts as long as the container, over restarts of it and of the daemons (not of the
+host). Permissions are those of the host's file, with
 container root in root's place; where an engine made /proc/sys read-only for an inner container, these files are, too (`EROFS`).
 
 | file | takes | why |

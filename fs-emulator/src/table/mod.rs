@@ -16,6 +16,7 @@ use std::sync::PoisonError;
 
 use crate::settings::Setting;
 use crate::view::View;
+use crate::view::host::Host;
 
 /// Largest number of a row.
 pub const MAX_ID: u16 = 1023;
@@ -34,9 +35,21 @@ pub struct Row {
     pub reason: &'static str,
     /// Where its text comes from.
     pub source: Source,
+    /// Linux from this version (major, minor) on has it per namespace, and needs no file of ours.
+    pub native_from: Option<(u32, u32)>,
 }
 
+/// Directories whose files come with modules of the kernel, which may be loaded at any time.
+const OF_MODULES: [&str; 2] = ["proc/sys/net/netfilter/", "sys/module/"];
+
 impl Row {
+    /// Whether containers on this host are to have it.
+    pub fn is_wanted(&self, host: &Host) -> bool {
+        let is_native = self.native_from.is_some_and(|from| host.release() >= from);
+        let comes_later = OF_MODULES.iter().any(|directory| self.path.starts_with(directory));
+        !is_native && (comes_later || host.has(self.path))
+    }
+
     /// The file's text for a reader.
     pub fn text(&self, view: &View) -> String {
         match &self.source {

@@ -69,8 +69,8 @@ pub const NATIVE: &[(&str, &str, &str)] = &[
     ),
     (
         "`/proc/sys/kernel/pid_max`",
-        "the kernel's own; writable from Linux 6.14 on",
-        "belongs to the pid namespace from then on; before, systemd-sysctl passes over the refusal",
+        "the kernel's own from Linux 6.14 on",
+        "belongs to the pid namespace from then on; before, it is a setting like those above",
     ),
     (
         "`/proc/sys/kernel/random/{uuid,entropy_avail,poolsize}`",
@@ -78,9 +78,19 @@ pub const NATIVE: &[(&str, &str, &str)] = &[
         "a new UUID for each reader, and numbers that are constants today",
     ),
     (
-        "`/proc/sys/net/core/{rmem_max,wmem_max}`, `/proc/sys/net/netfilter/nf_conntrack_max`",
+        "`/proc/sys/net/netfilter/{nf_conntrack_buckets,nf_conntrack_expect_max}`",
         "the kernel's own, read-only",
-        "only the host's network namespace may change them",
+        "only the host's network namespace may change them, and nothing known inside wants to",
+    ),
+    (
+        "`/proc/sys/net/netfilter/nf_hooks_lwtunnel`",
+        "the kernel's own; writing is refused (`EPERM`)",
+        "it switches something on for the machine, although every network namespace has the file: an eBPF program of the container's cgroup guards it",
+    ),
+    (
+        "`/proc/sys/net/core/{default_qdisc,bpf_jit_*,netdev_*}`, `/proc/sys/net/ipv4/neigh/default/gc_thresh*`",
+        "not there",
+        "the kernel shows them in the host's network namespace only, and a file can't be mounted where there is none",
     ),
     (
         "`/proc/sys/vm/nr_hugepages`, `/proc/sys/vm/nr_overcommit_hugepages`",

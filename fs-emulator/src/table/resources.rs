@@ -12,7 +12,8 @@ const fn row(
     reason: &'static str,
     render: fn(&View) -> String,
 ) -> Row {
-    Row { id, path, meaning, reason, source: Source::View(render) }
+    let source = Source::View(render);
+    Row { id, path, meaning, reason, source, native_from: None }
 }
 
 /// Why files about CPUs are emulated.

@@ -40,7 +40,7 @@ const fn with(
     reason: &'static str,
 ) -> Row {
     let source = Source::Setting(Setting { rule, default, instead_of });
-    Row { id, path, meaning: "the container's own value", reason, source }
+    Row { id, path, meaning: "the container's own value", reason, source, native_from: None }
 }
 
 const fn number(range: RangeInclusive<i64>) -> Rule {
@@ -98,6 +98,10 @@ pub static SETTINGS: &[Row] = &[
         Rule::Word(&["on", "off", "ratelimit"]),
         HARDENING,
     ),
+    Row {
+        native_from: Some((6, 14)),
+        ..setting(131, "proc/sys/kernel/pid_max", number(301..=4_194_304), DISTRIBUTION)
+    },
     setting(151, "proc/sys/vm/overcommit_memory", number(0..=2), KUBELET),
     with(
         152,
@@ -180,6 +184,18 @@ pub static SETTINGS: &[Row] = &[
         number(0..=1),
         "container engines on RHEL 7 set it",
     ),
+    // All that is net/ belongs to the network namespace, but for what every namespace shares: its
+    // files can't be written anywhere but in the host's.
+    setting(301, "proc/sys/net/core/rmem_max", number(2304..=i32::MAX as i64), SOCKETS),
+    setting(302, "proc/sys/net/core/wmem_max", number(4608..=i32::MAX as i64), SOCKETS),
+    setting(303, "proc/sys/net/core/rmem_default", number(2304..=i32::MAX as i64), SOCKETS),
+    setting(304, "proc/sys/net/core/wmem_default", number(4608..=i32::MAX as i64), SOCKETS),
+    setting(
+        305,
+        "proc/sys/net/netfilter/nf_conntrack_max",
+        number(NATURAL),
+        "kube-proxy sets it, and gives up if it can't",
+    ),
     setting(
         251,
         "sys/module/nf_conntrack/parameters/hashsize",
@@ -189,6 +205,9 @@ pub static SETTINGS: &[Row] = &[
     setting(252, "sys/kernel/mm/transparent_hugepage/enabled", Rule::Choice, DATABASES),
     setting(253, "sys/kernel/mm/transparent_hugepage/defrag", Rule::Choice, DATABASES),
 ];
+
+/// Programs that send and receive much.
+const SOCKETS: &str = "databases, QUIC and streaming servers' guides raise it; every network namespace shows the host's";
 
 /// Watchers of many files.
 const INOTIFY: &str = "editors, build servers and Kubernetes guides raise it; the container's real \

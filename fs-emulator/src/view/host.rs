@@ -64,6 +64,13 @@ impl Host {
         (length as u64 <= longest).then_some(text)
     }
 
+    /// The kernel's version, major and minor; 0 where it does not tell.
+    pub fn release(&self) -> (u32, u32) {
+        let text = self.text("proc/sys/kernel/osrelease");
+        let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
+        (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+    }
+
     /// Whether the host has the file.
     pub fn has(&self, path: &str) -> bool {
         self.root.join(path).exists()

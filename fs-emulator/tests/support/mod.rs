@@ -220,6 +220,7 @@ pub fn container(id: &str, key: u32, cgroup: &Cgroup) -> AddContainer {
         gid: 231073,
         cgroups: Some(cgroup.paths()),
         created_boottime_ns: boottime() - 60_000_000_000,
+        lifetime: format!("root of {id}"),
     }
 }
 

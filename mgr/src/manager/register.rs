@@ -203,6 +203,7 @@ impl Manager {
             gid: host_root(&record.gid_mappings).ok_or_else(missing)?,
             cgroups: Some((&record.cgroups).into()),
             created_boottime_ns: record.created_boottime_ns,
+            lifetime: lifetime(request, &rootfs),
         })?;
 
         let container = broker::Container {
@@ -296,6 +297,12 @@ fn user_namespace(record: &Record) -> Result<OwnedFd> {
     )
     .doing(|| format!("making the user namespace of container {}", record.id))
     .map_err(|e| e.remedy("see that sysctl user.max_user_namespaces is large enough"))
+}
+
+/// Names the root file system for `sysbox-fs`; nothing if it can't be told from another.
+fn lifetime(request: &proto::Register, rootfs: &OwnedFd) -> String {
+    let owner = owner(request, rootfs);
+    owner.map(|o| format!("{} {}", o.path.display(), o.inode)).unwrap_or_default()
 }
 
 /// What the volumes will live as long as.

@@ -94,6 +94,8 @@ impl Manager {
                 gid,
                 cgroups: Some((&record.cgroups).into()),
                 created_boottime_ns: record.created_boottime_ns,
+                // It has been told that already.
+                lifetime: String::new(),
             });
         }
     }

@@ -107,6 +107,10 @@ pub fn create(request: &Request) -> Result<Created> {
     // Not before: a cgroup that is refused because it is in use is somebody else's.
     undo.cgroup = Some(cgroup.clone());
     limits::apply_to_cgroup(&cgroup, &converted)?;
+    if let Err(e) = cgroup.guard_switches() {
+        // Below another system container it is that one's program that holds.
+        log::debug(&format!("switches of the host are not guarded: {e}"));
+    }
     let entrance = cgroup.entrance().context("open the cgroup")?;
     let profile = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
     let program = seccomp(profile, prepared.options.system_container, true)?;

@@ -106,7 +106,7 @@ fn build_as_container_root(plan: &Plan, context: &Parts<'_>) -> Result<Tree> {
         place(plan, context, &mut tree, mount)
             .with_context(|| format!("mount {}", mount.destination.display()))?;
     }
-    pseudo::attach_emulated(tree.root.as_fd(), context.emulated)?;
+    pseudo::attach_emulated(tree.root.as_fd(), context.netns, context.emulated)?;
     devices::make(plan, tree.root.as_fd())?;
     mask::read_only_paths(tree.root.as_fd(), &plan.read_only_paths)?;
     mask::masked_paths(tree.root.as_fd(), &plan.masked_paths)?;

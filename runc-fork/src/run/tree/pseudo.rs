@@ -18,6 +18,9 @@ use super::destination::find;
 use crate::plan::{Ids, MountPlan};
 use crate::run::channel::Channel;
 
+/// Below this place what a procfs has depends on the network namespace of who looks.
+const OF_NET_NAMESPACE: &str = "proc/sys/net/";
+
 /// A procfs of the container's pid namespace.
 pub fn proc(pidns: BorrowedFd<'_>, mount: &MountPlan) -> Result<OwnedFd> {
     let by_option = Feature::ProcPidns.may_be_used();
@@ -58,14 +61,20 @@ fn proc_made_inside(pidns: BorrowedFd<'_>) -> Result<OwnedFd> {
 
 /// A sysfs that shows the container's network namespace.
 pub fn sysfs(netns: BorrowedFd<'_>, mount: &MountPlan) -> Result<OwnedFd> {
-    let network = Some(LinkNameSpaceType::Network);
-    let own = std::fs::File::open("/proc/self/ns/net").context("open /proc/self/ns/net")?;
-    move_into_link_name_space(netns, network).context("enter the network namespace")?;
-    let made = new_mount("sysfs", &[], MountAttrFlags::empty());
-    move_into_link_name_space(own.as_fd(), network).context("leave the network namespace")?;
+    let made = in_network_namespace(netns, || new_mount("sysfs", &[], MountAttrFlags::empty()))?;
     let made = made.context("mount sysfs")?;
     apply_attributes(&made, mount)?;
     Ok(made)
+}
+
+/// Does something in a network namespace.
+fn in_network_namespace<T>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T) -> Result<T> {
+    let network = Some(LinkNameSpaceType::Network);
+    let own = std::fs::File::open("/proc/self/ns/net").context("open /proc/self/ns/net")?;
+    move_into_link_name_space(netns, network).context("enter the network namespace")?;
+    let done = work();
+    move_into_link_name_space(own.as_fd(), network).context("leave the network namespace")?;
+    Ok(done)
 }
 
 /// A tmpfs that belongs to container root. Made by the host, so that its size cannot be changed
@@ -104,7 +113,11 @@ pub fn other(fs_type: &str, source: &str, mount: &MountPlan) -> Result<OwnedFd> 
 
 /// Mounts each virtualised file over the file of the kernel with the same path; those that this
 /// kernel does not have are left out.
-pub fn attach_emulated(root: BorrowedFd<'_>, (dir, files): (&Path, &[String])) -> Result<()> {
+pub fn attach_emulated(
+    root: BorrowedFd<'_>,
+    netns: BorrowedFd<'_>,
+    (dir, files): (&Path, &[String]),
+) -> Result<()> {
     // One listing of a directory tells the kernel of all its files, which are asked for one by one
     // otherwise.
     let directories: BTreeSet<_> = files.iter().filter_map(|f| Path::new(f).parent()).collect();
@@ -113,16 +126,25 @@ pub fn attach_emulated(root: BorrowedFd<'_>, (dir, files): (&Path, &[String])) -
             entries.for_each(drop);
         }
     }
-    for file in files {
-        let Some(target) = find(root, &Path::new("/").join(file))? else { continue };
-        let source = dir.join(file);
-        let clone = clone_tree(CWD, &source, false).with_context(|| {
-            format!(
-                "open the virtualised file {}: is sysbox-fs running, in the same mount namespace as the container engine?",
-                source.display()
-            )
-        })?;
-        attach(&clone, target).with_context(|| format!("mount the virtualised /{file}"))?;
+    let (of_net, others): (Vec<_>, Vec<_>) =
+        files.iter().partition(|file| file.starts_with(OF_NET_NAMESPACE));
+    others.into_iter().try_for_each(|file| attach_one(root, dir, file))?;
+    if of_net.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    in_network_namespace(netns, || {
+        of_net.into_iter().try_for_each(|file| attach_one(root, dir, file))
+    })?
+}
+
+fn attach_one(root: BorrowedFd<'_>, dir: &Path, file: &str) -> Result<()> {
+    let Some(target) = find(root, &Path::new("/").join(file))? else { return Ok(()) };
+    let source = dir.join(file);
+    let clone = clone_tree(CWD, &source, false).with_context(|| {
+        format!(
+            "open the virtualised file {}: is sysbox-fs running, in the same mount namespace as the container engine?",
+            source.display()
+        )
+    })?;
+    attach(&clone, target).with_context(|| format!("mount the virtualised /{file}"))
 }
