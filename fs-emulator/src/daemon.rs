@@ -32,6 +32,7 @@ pub fn run(run_dir: &Path) -> anyhow::Result<()> {
         .canonicalize()
         .with_context(|| format!("resolving the run directory {}", run_dir.display()))?;
     let _instance = Instance::lock(&run_dir.join("sysfs.pid"))?;
+    sysbox_daemon::usage::count_start(&run_dir.join("sysfs.starts"));
     // Before any thread starts: they inherit the mask, and only `wait` below takes signals.
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     signals.thread_block().context("blocking signals")?;

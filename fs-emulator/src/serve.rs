@@ -4,10 +4,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sysbox_daemon::{log, usage};
 use sysbox_ipc::proto::{
     AddContainer, Added, Empty, Error, FsReply, FsRequest, FsStatus, fs_reply, fs_request,
 };
-use sysbox_ipc::{Connection, Listener, PROTOCOL};
+use sysbox_ipc::{Connection, Listener, PROTOCOL, crash};
 
 use crate::container::Record;
 use crate::containers::Containers;
@@ -81,6 +82,10 @@ impl Service {
                 Ok(fs_reply::Result::Sysinfo(render::sysinfo(&view)))
             }
             Some(fs_request::Call::Status(_)) => Ok(fs_reply::Result::Status(self.status())),
+            Some(fs_request::Call::SetLogLevel(set)) => {
+                log::set_level(&set.level).map_err(|e| error(e.to_string(), ""))?;
+                Ok(fs_reply::Result::Ok(Empty {}))
+            }
             None => Err(error(
                 "a request that this daemon does not know".into(),
                 "install sysbox-mgr and sysbox-fs of the same release",
@@ -104,6 +109,7 @@ impl Service {
         };
         let (id, key) = (record.id.clone(), record.key);
         self.containers.add(record).map_err(|e| error(e.to_string(), ""))?;
+        crash::point("add.recorded");
         tracing::info!("serving container {id} as {key}");
         Ok(Added {
             emulated_dir: self.mountpoint.join(key.to_string()).display().to_string(),
@@ -115,6 +121,7 @@ impl Service {
         let removed = self.containers.remove(id);
         let removed =
             removed.map_err(|e| error(format!("container {id}: forgetting it: {e}"), ""))?;
+        crash::point("remove.recorded");
         if let Some(container) = removed {
             self.session.forget(container.record.key);
             tracing::info!("no longer serving container {id}");
@@ -127,6 +134,10 @@ impl Service {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id() as i32,
             containers: self.containers.all().iter().map(|c| c.record.id.clone()).collect(),
+            resources: Some(usage::resources()),
+            reads: Some(crate::session::READS.snapshot()),
+            errors: crate::session::ERRORS.get(),
+            log_level: log::level(),
         }
     }
 }

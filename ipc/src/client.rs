@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use crate::proto::{self, fs_reply, fs_request, mgr_reply, mgr_request};
-use crate::{Connection, Error, PROTOCOL, paths};
+use crate::{Connection, Error, paths};
 
 /// How long a call may take before the daemon is reported as not answering.
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// What a call needs that every version knows.
+const FIRST: u32 = 1;
 /// How long a daemon that is being restarted is waited for.
 const RESTART_GRACE: Duration = Duration::from_secs(5);
 /// How long its socket may be missing meanwhile.
@@ -106,7 +108,7 @@ impl MgrClient {
         call: mgr_request::Call,
         fds: &[BorrowedFd<'_>],
     ) -> Result<(mgr_reply::Result, Vec<OwnedFd>), Error> {
-        let request = proto::MgrRequest { protocol: PROTOCOL, call: Some(call) };
+        let request = proto::MgrRequest { protocol: FIRST, call: Some(call) };
         let deadline = Instant::now() + RESTART_GRACE;
         let (reply, fds): (proto::MgrReply, _) = loop {
             match exchange(Self::NAME, &self.0.borrow(), &request, fds) {
@@ -171,6 +173,18 @@ impl FsClient {
         }
     }
 
+    /// Changes the level of the daemon's log.
+    ///
+    /// # Errors
+    /// It is no level; the daemon is older than this call.
+    pub fn set_log_level(&self, level: &str) -> Result<(), Error> {
+        let call = proto::SetLogLevel { level: level.to_owned() };
+        match self.call(fs_request::Call::SetLogLevel(call))? {
+            fs_reply::Result::Ok(_) => Ok(()),
+            _ => Err(Error::Unexpected { daemon: Self::NAME, call: "set_log_level" }),
+        }
+    }
+
     /// What the daemon serves.
     pub fn status(&self) -> Result<proto::FsStatus, Error> {
         match self.call(fs_request::Call::Status(proto::Empty {}))? {
@@ -180,7 +194,11 @@ impl FsClient {
     }
 
     fn call(&self, call: fs_request::Call) -> Result<fs_reply::Result, Error> {
-        let request = proto::FsRequest { protocol: PROTOCOL, call: Some(call) };
+        let protocol = match &call {
+            fs_request::Call::SetLogLevel(_) | fs_request::Call::Sysinfo(_) => 2,
+            _ => FIRST,
+        };
+        let request = proto::FsRequest { protocol, call: Some(call) };
         let deadline = Instant::now() + RESTART_GRACE;
         let (reply, _): (proto::FsReply, _) = loop {
             match exchange(Self::NAME, &self.connection.borrow(), &request, &[]) {

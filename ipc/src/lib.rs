@@ -6,6 +6,7 @@
 
 mod client;
 mod connection;
+pub mod crash;
 pub mod paths;
 pub mod store;
 
@@ -18,9 +19,9 @@ pub mod proto {
     include!(concat!(env!("OUT_DIR"), "/sysbox.v1.rs"));
 }
 
-/// Version of the protocol that this build speaks; a peer refuses only a higher *major* change,
-/// which this number counts.
-pub const PROTOCOL: u32 = 1;
+/// Version of the protocol that this build speaks. A request says which version its call needs; one
+/// that needs a higher one than this is refused.
+pub const PROTOCOL: u32 = 2;
 
 /// Why a call to a daemon failed.
 #[derive(Debug, thiserror::Error)]

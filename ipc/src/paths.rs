@@ -17,6 +17,11 @@ pub fn mgr_socket() -> PathBuf {
     run_dir().join("sysmgr.sock")
 }
 
+/// Socket of the API for people and tools, served by `sysbox-mgr`.
+pub fn api_socket() -> PathBuf {
+    run_dir().join("sysbox.sock")
+}
+
 /// Socket of `sysbox-fs`.
 pub fn fs_socket() -> PathBuf {
     run_dir().join("sysfs.sock")

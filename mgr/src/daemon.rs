@@ -1,7 +1,7 @@
 //! The life of the daemon: one instance, started in order, stopped by a signal.
 
 use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{IsTerminal as _, Read as _, Seek as _, Write as _};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -17,6 +17,7 @@ use sd_notify::NotifyState;
 use sysbox_ipc::{Listener, paths};
 
 use crate::Options;
+use crate::api;
 use crate::ids::SubidFiles;
 use crate::manager::Manager;
 use crate::options::Command::Hold;
@@ -35,13 +36,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     if let Some(Hold) = options.command {
         return Ok(sysbox_ipc::store::run_holder()?);
     }
-    let filter = tracing_subscriber::EnvFilter::try_new(&options.log_level)
-        .with_context(|| format!("log level {:?}", options.log_level))?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_writer(std::io::stderr)
-        .init();
+    sysbox_daemon::log::init("sysbox-mgr", &options.log_level, options.log_to)?;
     if !rustix::process::geteuid().is_root() {
         bail!("sysbox-mgr must run as root: it makes user namespaces and mounts for containers");
     }
@@ -61,6 +56,8 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     let _run_dir = single_instance(&run_dir.join("sysmgr.pid"))?;
     let _data_root = single_instance(&options.data_root.join("sysmgr.lock"))?;
 
+    sysbox_daemon::usage::count_start(&run_dir.join("sysmgr.starts"));
+
     let files = SubidFiles {
         uids: options.subuid_file,
         gids: options.subgid_file,
@@ -68,6 +65,10 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         fixed: options.fixed_subids,
     };
     let manager = Manager::start(&run_dir, &options.data_root, files)?;
+    // Containers matter more than who looks at them.
+    if let Err(e) = api::start(&manager, options.metrics) {
+        tracing::error!("the API is not served: {e}");
+    }
     let socket = paths::mgr_socket();
     let listener =
         Listener::bind(&socket).with_context(|| format!("listening on {}", socket.display()))?;

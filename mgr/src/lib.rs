@@ -10,6 +10,7 @@
 //! | [`volumes`] | directories for the stores of inner engines (`/var/lib/docker` and the like) |
 //! | [`coherence`] | keeps the engine's view of the root file system (`docker cp`) up to date |
 //! | [`broker`] | answers the mount calls that the kernel refuses inside (seccomp notify) |
+//! | [`api`] | gRPC and Prometheus metrics for people and tools |
 //! | [`manager`] | what a registration is: ties the rooms above together |
 //!
 //! The server (`server/`) speaks the protocol of `sysbox.proto` with the runtime, one thread a
@@ -23,6 +24,7 @@
 //! - the rootfs and all that is in it is hostile: it is reached by descriptors, never by a path that
 //!   is followed twice.
 
+pub mod api;
 pub mod broker;
 pub mod coherence;
 pub mod ids;
@@ -32,9 +34,11 @@ pub mod volumes;
 
 mod daemon;
 mod error;
+mod events;
 mod fs_link;
 mod kept;
 mod leftovers;
+mod metrics;
 mod options;
 mod server;
 mod sync;

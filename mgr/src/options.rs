@@ -14,9 +14,17 @@ pub struct Options {
     #[arg(long, value_name = "DIR", default_value = "/var/lib/sysbox")]
     pub data_root: PathBuf,
 
-    /// What to log: error, warn, info, debug, trace, or a tracing filter
+    /// What to log: off, error, warn, info, debug, trace, or parts of the program with a level each
     #[arg(long, value_name = "LEVEL", default_value = "info")]
     pub log_level: String,
+
+    /// Where the log goes
+    #[arg(long, value_name = "WHERE", default_value = "auto")]
+    pub log_to: sysbox_daemon::log::Output,
+
+    /// Serve Prometheus metrics to everybody who can reach this address, for example 127.0.0.1:9477
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub metrics: Option<std::net::SocketAddr>,
 
     /// User whose entries in the subordinate id files are given to containers
     #[arg(long, value_name = "USER", default_value = "sysbox")]

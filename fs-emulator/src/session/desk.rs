@@ -206,6 +206,7 @@ impl Desk {
             WriteError::Refused(Refusal::Invalid) => Errno::EINVAL,
             WriteError::Refused(Refusal::Final) => Errno::EPERM,
             WriteError::Save(error) => {
+                super::ERRORS.increment();
                 tracing::warn!("container {}: {}: {error}", container.record.id, row.path);
                 Errno::EIO
             }

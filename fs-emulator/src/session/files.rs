@@ -6,7 +6,7 @@
 use std::ffi::OsStr;
 use std::io;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use fuser::{
     Errno, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
@@ -17,6 +17,7 @@ use fuser::{
 
 use sysbox_kernel::features::Feature;
 
+use super::READS;
 use super::desk::Desk;
 use super::inode::{Node, ROOT};
 use super::line::Lines;
@@ -109,12 +110,16 @@ impl Filesystem for Files {
 
     fn open(&self, request: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
         let (mode, opener) = (flags.acc_mode(), request.pid());
-        self.serve(ino, move |desk| match desk.open(ino, mode, opener) {
-            Ok(handle) => {
-                let flags = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
-                reply.opened(FileHandle(handle), flags);
+        let begun = Instant::now();
+        self.serve(ino, move |desk| {
+            match desk.open(ino, mode, opener) {
+                Ok(handle) => {
+                    let flags = FopenFlags::FOPEN_DIRECT_IO | FopenFlags::FOPEN_NOFLUSH;
+                    reply.opened(FileHandle(handle), flags);
+                }
+                Err(errno) => reply.error(errno),
             }
-            Err(errno) => reply.error(errno),
+            READS.observe(begun.elapsed());
         });
     }
 

@@ -21,6 +21,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
 use fuser::{Config, InitFlags, Notifier, SessionACL};
+use sysbox_daemon::metrics::{Counter, Histogram};
 use sysbox_kernel::fuse::{self, journal::Journal};
 
 use crate::containers::Containers;
@@ -30,6 +31,11 @@ use files::Files;
 use inode::{Node, ROOT, Tree};
 use line::Lines;
 use relay::Relay;
+
+/// Files that were opened: from the request to the answer, waiting in line included.
+pub static READS: Histogram = Histogram::new();
+/// Requests that failed for a reason of the daemon's own.
+pub static ERRORS: Counter = Counter::new();
 
 /// Threads that answer requests.
 const THREADS: usize = 2;

@@ -48,6 +48,19 @@ pub enum Layout {
     Long64,
 }
 
+impl Request {
+    /// What it is counted as: one of [`CALLS`](crate::metrics::CALLS).
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Mount(_) => "mount",
+            Self::Umount { .. } => "umount",
+            Self::Fsopen { .. } => "fsopen",
+            Self::Mknod { .. } => "mknod",
+            Self::Sysinfo { .. } => "sysinfo",
+        }
+    }
+}
+
 /// The arguments of mount(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mount {

@@ -4,10 +4,12 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 
 use rustix::fs::{Mode, OFlags};
+use sysbox_ipc::crash;
 
 use super::{Manager, unknown};
 use crate::coherence::{Container, is_overlay};
 use crate::error::{Doing as _, Error, Result};
+use crate::events::Kind;
 use crate::registry::{Process, State as Life, process};
 
 impl Manager {
@@ -50,6 +52,8 @@ impl Manager {
                 .doing(|| format!("recording container {id}"))?;
             (key, rootfs, view, cgroup)
         };
+        crash::point("commit.recorded");
+        self.events.add(Kind::Running, id, format!("init is process {init_pid}"));
         self.released.notify_all();
         self.owners.forget(id);
         if let Some(view) = view {

@@ -5,10 +5,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use sysbox_ipc::proto;
+use sysbox_ipc::{crash, proto};
 
 use super::{Manager, Opaque};
 use crate::broker;
+use crate::events::Kind;
 use crate::registry::{Record, State as Life};
 
 /// Interval of the sweeps over stopped containers.
@@ -51,6 +52,7 @@ impl Manager {
         let Some(record) = self.lock().registry.iter().find(running).cloned() else { return };
         let Some(mut live) = self.take(&record.id, key) else { return };
         tracing::info!(container = record.id, "its init has ended");
+        self.events.add(Kind::Exited, &record.id, "");
         // With init all processes of the container are dead, so nothing changes its root any more;
         // and neither mount of it must be kept in use, for the engine may unmount it now.
         if let Some(view) = live.view.take() {
@@ -63,6 +65,8 @@ impl Manager {
             tracing::warn!(container = record.id, "recording that its init has ended: {e}");
         }
         state.live.insert(record.id, live);
+        drop(state);
+        crash::point("exited.recorded");
         self.released.notify_all();
     }
 
@@ -81,6 +85,7 @@ impl Manager {
             emulated_files: added.emulated_files,
         });
         live.container = Some(Opaque(container.clone()));
+        self.events.add(Kind::FilesBack, id, "");
         let key = state.registry.get(id).map(|record| record.key);
         drop(state);
         self.released.notify_all();

@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use sysbox_ipc::crash;
+
 use super::{Manager, State, unknown};
 use crate::broker;
 use crate::error::{Doing as _, Error, Result};
@@ -26,6 +28,7 @@ impl Manager {
         let Some(number) = self.kept.keep(key, process, listener.as_fd()) else {
             return Ok(());
         };
+        crash::point("listener.kept");
         self.broker
             .0
             .attach(number, container, listener, pidfd)

@@ -17,6 +17,7 @@
 //! lock has first taken its [`Live`] out of the table; others wait until it is back or has ended.
 
 mod commit;
+pub mod gc;
 mod housekeeping;
 mod inits;
 mod listeners;
@@ -25,10 +26,11 @@ mod register;
 mod release;
 mod resume;
 pub mod validate;
+mod view;
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Instant;
@@ -38,6 +40,7 @@ use sysbox_ipc::proto;
 use crate::broker::{self, Broker};
 use crate::coherence::{Coherence, View};
 use crate::error::{Doing as _, Error, Result};
+use crate::events::{Events, Kind};
 use crate::fs_link::FsLink;
 use crate::ids::{Ids, SubidFiles};
 use crate::kept::Kept;
@@ -62,6 +65,8 @@ pub struct Manager {
     fs: FsLink,
     inits: InitWatch,
     boot_id: String,
+    data_root: PathBuf,
+    events: Events,
 }
 
 /// What the lock protects.
@@ -151,7 +156,10 @@ impl Manager {
             inits: InitWatch::start(move |key| died(Event::InitDied(key)))
                 .doing(starting("watch containers"))?,
             boot_id: process::boot_id(),
+            data_root: data_root.to_owned(),
+            events: Events::default(),
         });
+        manager.events.add(Kind::ManagerStarted, "", env!("CARGO_PKG_VERSION"));
         manager.recover()?;
         let housekeeper = Arc::downgrade(&manager);
         std::thread::Builder::new()

@@ -9,6 +9,7 @@ use super::resume::user_namespace;
 use super::{Live, Manager};
 use crate::coherence::{Container, View};
 use crate::error::{Doing as _, Result};
+use crate::events::Kind;
 use crate::leftovers;
 use crate::registry::{Process, Record, State as Life, VERSION, VolumeRecord, process};
 use crate::volumes::Orphan;
@@ -53,7 +54,7 @@ impl Manager {
     }
 
     /// Volumes whose record was lost get one again, from what is written beside them.
-    fn adopt_orphans(&self) -> Result<()> {
+    pub(super) fn adopt_orphans(&self) -> Result<()> {
         let orphans = {
             let state = self.lock();
             self.volumes.orphans(|id| state.registry.get(id).is_some())
@@ -151,6 +152,7 @@ impl Manager {
         state.live.insert(id.clone(), Live { container: None, userns, view });
         state.registry.update(id, |record| record.state = Life::Running)?;
         drop(state);
+        self.events.add(Kind::TakenUp, id, "");
         self.ask_for_files(record);
         self.inits.watch(record.key, pidfd)
     }

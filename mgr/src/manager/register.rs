@@ -5,12 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustix::fs::{FileType, fstat};
-use sysbox_ipc::proto;
+use sysbox_ipc::{crash, proto};
 
 use super::{Live, Manager, Opaque, Runtime, State, validate};
 use crate::broker;
 use crate::coherence::View;
 use crate::error::{Doing as _, Error, Result};
+use crate::events::Kind;
 use crate::fs_link::Reserved;
 use crate::ids::{Holder, IdMapping, Sharing, host_root, sharing};
 use crate::registry::{Process, Record, State as Life, VERSION, VolumeRecord, process};
@@ -56,12 +57,16 @@ impl Manager {
             self.make_room(request.id_range_size);
         }
         let record = self.enter(&request, ids, owner, creator)?;
+        crash::point("register.recorded");
         let id = record.id.clone();
-        self.equip(&request, record, rootfs, joined, &fs).inspect_err(|_| {
+        let done = self.equip(&request, record, rootfs, joined, &fs).inspect_err(|_| {
             // Rolling back calls sysbox-fs, for which it needs the turn that we have.
             drop(fs);
             self.roll_back(&id, Runtime::Alive);
-        })
+        })?;
+        crash::point("register.equipped");
+        self.events.add(Kind::Created, &id, "");
+        Ok(done)
     }
 
     /// Sees that a range is free. Adding an entry to the files can take long (useradd may hold their

@@ -4,8 +4,11 @@ use std::os::fd::AsFd as _;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use sysbox_ipc::crash;
+
 use super::{Live, Manager, Runtime, State, unknown};
 use crate::error::{Doing as _, Error, Result};
+use crate::events::Kind;
 use crate::leftovers;
 use crate::registry::{Record, State as Life, process};
 use crate::volumes::Presence;
@@ -56,7 +59,11 @@ impl Manager {
             return if ended { Ok(()) } else { Err(unknown(id)) };
         };
         self.let_go(&record, live);
-        self.end(&record, false).doing(|| format!("recording the end of container {id}"))
+        crash::point("unregister.let-go");
+        self.end(&record, false).doing(|| format!("recording the end of container {id}"))?;
+        crash::point("unregister.recorded");
+        self.events.add(Kind::Deleted, id, "");
+        Ok(())
     }
 
     /// Takes back a registration that was not committed: ids, virtualised files, the volumes that
@@ -70,6 +77,7 @@ impl Manager {
             return;
         };
         tracing::info!(container = id, ?runtime, "registration taken back");
+        self.events.add(Kind::Undone, id, format!("its runtime is {runtime:?}").to_lowercase());
         self.let_go(&record, live);
         if runtime == Runtime::Dead {
             leftovers::remove(id, &record.cgroups, &record.state_dir);
@@ -171,12 +179,16 @@ impl Manager {
         if state.registry.get(id) != Some(&looked_at) {
             return;
         }
-        let removed = self.volumes.discard_all(id).and_then(|()| state.registry.remove(id));
+        let removed = self.volumes.discard_all(id).and_then(|()| {
+            crash::point("sweep.discarded");
+            state.registry.remove(id)
+        });
         drop(state);
         self.owners.forget(id);
         match removed {
             Ok(()) => {
-                tracing::info!(container = id, "removed by its engine, and so are its volumes")
+                tracing::info!(container = id, "removed by its engine, and so are its volumes");
+                self.events.add(Kind::Removed, id, "");
             }
             Err(e) => {
                 tracing::warn!(container = id, "removing its volumes, which is tried again: {e}")

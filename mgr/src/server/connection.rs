@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sysbox_ipc::proto::{self, mgr_reply, mgr_request::Call};
 use sysbox_ipc::{Connection, PROTOCOL};
@@ -14,6 +14,7 @@ use sysbox_ipc::{Connection, PROTOCOL};
 use super::{Shared, peer::Peer};
 use crate::error::{Error, Result};
 use crate::manager::{Manager, Runtime};
+use crate::metrics;
 use crate::registry::process;
 
 /// How long an idle connection without a transaction is kept.
@@ -89,6 +90,7 @@ impl Session<'_> {
                 .answer(incoming.message, incoming.fds)
                 .unwrap_or_else(|e| (mgr_reply::Result::Error(e.into()), None));
             if let mgr_reply::Result::Error(e) = &result {
+                metrics::REFUSED.increment();
                 tracing::warn!("refused: {} {}", e.message, e.remedy);
             }
             let reply = proto::MgrReply { result: Some(result) };
@@ -139,7 +141,9 @@ impl Session<'_> {
             )));
         }
         let transaction = Transaction::open(self.manager, self.shared, &call.id)?;
+        let begun = Instant::now();
         let done = self.manager.register(call, rootfs, joined, self.peer.process())?;
+        metrics::REGISTER.observe(begun.elapsed());
         self.transaction = Some(transaction);
         Ok((mgr_reply::Result::Registered(done.reply), Some(done.userns)))
     }

@@ -27,6 +27,7 @@ pub use watch::OwnerWatch;
 
 use crate::error::{Doing as _, Error, Result};
 use rustix::fs::{Mode, OFlags};
+use sysbox_ipc::crash;
 use trash::Trash;
 
 /// Names that no container id can be (ids have no `@`).
@@ -122,7 +123,10 @@ impl Volumes {
                 rustix::fs::syncfs(&target).doing(|| doing("writing"))?;
             }
         }
-        fs::rename(&unfinished, container.join(name)).doing(|| doing("making")).map_err(advice)
+        crash::point("volume.made");
+        fs::rename(&unfinished, container.join(name)).doing(|| doing("making")).map_err(advice)?;
+        crash::point("volume.placed");
+        Ok(())
     }
 
     /// Deletes one volume, and the container's directory with the last one.
@@ -152,9 +156,7 @@ impl Volumes {
             if id == TRASH || known(&id) {
                 continue;
             }
-            let owner = fs::read(entry.path().join(OWNER_FILE))
-                .and_then(|text| Ok(serde_json::from_slice(&text)?));
-            match owner {
+            match owner_of(&entry.path()) {
                 Ok(owner) => {
                     let stores = self.stores_in(&entry.path());
                     orphans.push(Orphan { id, owner, stores });
@@ -171,6 +173,11 @@ impl Volumes {
         Ok(orphans)
     }
 
+    /// Goes on with deleting what was removed.
+    pub fn empty_trash(&self) {
+        self.trash.wake();
+    }
+
     fn stores_in(&self, container: &Path) -> Vec<&'static StoreKind> {
         let exists = |s: &&StoreKind| fs::symlink_metadata(container.join(s.name)).is_ok();
         STORES.iter().filter(exists).collect()
@@ -183,6 +190,11 @@ impl Volumes {
         fs::File::open(&new)?.sync_all()?;
         fs::rename(new, file)
     }
+}
+
+/// The owner of the volumes in a container's directory, as written beside them.
+pub fn owner_of(container: &Path) -> io::Result<Owner> {
+    Ok(serde_json::from_slice(&fs::read(container.join(OWNER_FILE))?)?)
 }
 
 #[cfg(test)]

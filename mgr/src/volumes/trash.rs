@@ -40,6 +40,12 @@ impl Trash {
         Ok(trash)
     }
 
+    /// Empties it once more, in the background.
+    pub fn wake(&self) {
+        // The thread only ends with the process.
+        let _ = self.wake.send(());
+    }
+
     /// Takes what is at `path`, which must lie on the same file system; nothing there is no error.
     pub fn take(&self, path: &Path) -> io::Result<()> {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
@@ -50,8 +56,7 @@ impl Trash {
             Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(e) => Err(e),
             Ok(()) => {
-                // The thread only ends with the process.
-                let _ = self.wake.send(());
+                self.wake();
                 Ok(())
             }
         }

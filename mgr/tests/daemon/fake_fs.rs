@@ -25,6 +25,9 @@ pub fn start(run_dir: &Path) -> Containers {
 }
 
 fn serve(connection: &Connection, known: &Containers) {
+    // One log for all connections, as in the real one.
+    static LEVEL: Mutex<String> = Mutex::new(String::new());
+    let level = &LEVEL;
     while let Ok(Some(request)) = connection.receive::<proto::FsRequest>() {
         let result = match request.message.call.unwrap() {
             Call::AddContainer(add) => {
@@ -40,7 +43,23 @@ fn serve(connection: &Connection, known: &Containers) {
                 Reply::Ok(proto::Empty {})
             }
             Call::Sysinfo(_) => Reply::Sysinfo(proto::Sysinfo::default()),
-            Call::Status(_) => Reply::Status(proto::FsStatus::default()),
+            Call::SetLogLevel(set) => {
+                *level.lock().unwrap() = set.level;
+                Reply::Ok(proto::Empty {})
+            }
+            Call::Status(_) => Reply::Status(proto::FsStatus {
+                version: "fake".into(),
+                pid: std::process::id() as i32,
+                containers: known.lock().unwrap().keys().cloned().collect(),
+                resources: Some(proto::Resources {
+                    descriptors: 7,
+                    starts: 3,
+                    ..Default::default()
+                }),
+                reads: Some(proto::Histogram { counts: vec![5; 13], sum_ns: 2_000_000_000 }),
+                errors: 9,
+                log_level: level.lock().unwrap().clone(),
+            }),
         };
         connection.send(&proto::FsReply { result: Some(result) }, &[]).unwrap();
     }

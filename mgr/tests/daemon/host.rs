@@ -64,8 +64,14 @@ impl Host {
 
     /// Starts the daemon and waits until it answers.
     pub fn start(&mut self) {
+        self.start_with(&[]);
+    }
+
+    /// The same, with more arguments.
+    pub fn start_with(&mut self, arguments: &[&str]) {
         let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        self.daemon = Some(self.command().stderr(log).process_group(0).spawn().unwrap());
+        self.daemon =
+            Some(self.command().args(arguments).stderr(log).process_group(0).spawn().unwrap());
         self.wait("the daemon to answer", || {
             sysbox_ipc::Connection::connect(&self.socket()).is_ok()
         });

@@ -3,6 +3,7 @@
 //! These tests need root (user namespaces with mappings, mounts, cgroups) and pass over themselves
 //! without it.
 
+mod api;
 mod client;
 mod coherence;
 mod fake_fs;

@@ -27,6 +27,7 @@ use super::caller::{Caller, read_string};
 use super::decide::{self, MountAction};
 use super::request::{Mount, Request, decode};
 use super::worker::Worker;
+use crate::metrics;
 use attach::Attached;
 
 /// Least time between two lines of the log about one listener.
@@ -103,12 +104,14 @@ fn or_continue<T, E>(result: Result<T, E>) -> Attempt<T> {
 
 /// Serves a request and answers it. It may be one that a manager that died had begun to serve.
 pub fn serve(worker: &mut Worker, origin: &Origin, taking: &Taking) {
+    let begun = Instant::now();
     let notification = taking.request();
     let served = match attempt(worker, origin, taking, &notification) {
         Ok(served) => served,
         Err(Stop::Continue) => Answer::Continue.into(),
         Err(Stop::Refuse(errno)) => errno.into(),
         Err(Stop::Broken(what, error)) => {
+            metrics::BROKEN.increment();
             if origin.may_complain() {
                 let container = &origin.container.id;
                 tracing::warn!(container, %error, "a mount inside was not served: {what}");
@@ -129,6 +132,8 @@ pub fn serve(worker: &mut Worker, origin: &Origin, taking: &Taking) {
             tracing::warn!(container, %error, "answering a trapped system call");
         }
     }
+    let call = decode(&notification).map_or("other", |request| request.name());
+    metrics::trapped(call, begun.elapsed());
 }
 
 fn attempt(
