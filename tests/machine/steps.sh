@@ -35,6 +35,14 @@ step_main_job() {
     inside cat /proc/self/uid_map | grep -v '^ *0 *0 '
 }
 
+# The administrator's command finds nothing to complain about.
+step_sysbox_command() {
+    sysbox doctor
+    sysbox version
+    sysbox ps | grep "^$(docker inspect --format '{{.Id}}' "$MAIN" | cut -c 1-12) *running"
+    sysbox --json ps | jq --exit-status '.[0].state == "running"'
+}
+
 # Limits are set outside, seen inside, and out of reach from inside.
 step_limits_are_seen() {
     local cgroup
