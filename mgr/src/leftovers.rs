@@ -14,6 +14,7 @@ use crate::registry::Cgroups;
 /// (and lie in a mounted cgroup hierarchy), and only if none was there before the runtime began: a
 /// path that is shared, or was told wrongly, is left alone.
 pub fn remove(id: &str, cgroups: &Cgroups, state_dir: &Path) {
+    let id = without_mark(id);
     let dirs = std::iter::once(&cgroups.unified).chain(cgroups.v1.values()).map(PathBuf::from);
     let named = |dir: &PathBuf| is_of(dir, id) || is_scope_of(dir, id);
     let dirs: Vec<_> = dirs.filter(|dir| named(dir) && dir.is_dir()).collect();
@@ -30,6 +31,15 @@ pub fn remove(id: &str, cgroups: &Cgroups, state_dir: &Path) {
             }
             _ => {}
         }
+    }
+}
+
+/// The runtime's own id of the container: it adds a mark of its `--root` to ids that another root
+/// may have, too.
+fn without_mark(id: &str) -> &str {
+    match id.rsplit_once('+') {
+        Some((own, mark)) if mark.len() == 8 && mark.bytes().all(|b| b.is_ascii_hexdigit()) => own,
+        _ => id,
     }
 }
 
@@ -80,6 +90,12 @@ mod tests {
         for other in ["/sys/fs/cgroup/docker", "abc", "/x/../abc", "/x/abc/..", "/", ""] {
             assert!(!is_of(Path::new(other), "abc"), "{other}");
         }
+    }
+
+    #[test]
+    fn a_mark_of_the_root_is_no_part_of_the_name() {
+        assert_eq!(without_mark("web+0123abcd"), "web");
+        assert_eq!(without_mark("web+1"), "web+1");
     }
 
     #[test]

@@ -29,8 +29,10 @@ const EPERM: u32 = 1;
 pub fn compile(merged: &Merged, traps: bool) -> Result<(Program, Vec<Warning>), Error> {
     let mut warnings = Vec::new();
     if let Some(profile) = &merged.profile {
-        refuse_notify(profile)?;
+        check_notify(profile)?;
     }
+    // There is one listener: the broker has it, or the profile's agent.
+    let traps = traps && !merged.profile.as_ref().is_some_and(wants_own_listener);
     let mut bytes = Program::encode(&prologue(merged, traps, &mut warnings)?);
     match &merged.profile {
         None => bytes.extend(Program::encode(&[Instruction::ret(RET_ALLOW)])),
@@ -69,20 +71,32 @@ pub(crate) fn action_of(action: Action, errno: Option<u32>) -> Result<u32, Error
     Ok(action.as_u32(Some(checked)))
 }
 
-fn refuse_notify(profile: &LinuxSeccomp) -> Result<(), Error> {
-    let rules = profile.syscalls().as_deref().unwrap_or_default();
-    let asks = |action| action == Action::ScmpActNotify;
-    let (field, asked) = match rules.iter().position(|rule| asks(rule.action())) {
-        Some(index) => (format!("linux.seccomp.syscalls[{index}].action"), true),
-        None => ("linux.seccomp.defaultAction".to_owned(), asks(profile.default_action())),
-    };
-    if !asked {
-        return Ok(());
+/// Whether a profile hands calls to an agent of the user's (`SCMP_ACT_NOTIFY`).
+pub fn wants_own_listener(profile: &LinuxSeccomp) -> bool {
+    let mut rules = profile.syscalls().iter().flatten();
+    rules.any(|rule| rule.action() == Action::ScmpActNotify)
+}
+
+/// As runc: not by default, and not for the call by which the listener is handed over; and there must
+/// be somebody to listen.
+fn check_notify(profile: &LinuxSeccomp) -> Result<(), Error> {
+    let refuse = |field: String, reason: &str| Err(Error::Profile { field, reason: reason.into() });
+    if profile.default_action() == Action::ScmpActNotify {
+        let reason = "SCMP_ACT_NOTIFY cannot be used as default action";
+        return refuse("linux.seccomp.defaultAction".into(), reason);
     }
-    let reason = "SCMP_ACT_NOTIFY is not supported: the kernel allows one listener for each \
-                  container and the mount broker needs it; take the action out of the profile"
-        .to_owned();
-    Err(Error::Profile { field, reason })
+    let rules = profile.syscalls().as_deref().unwrap_or_default();
+    let asks = |rule: &&LinuxSyscall| rule.action() == Action::ScmpActNotify;
+    if rules.iter().filter(asks).any(|rule| rule.names().iter().any(|name| name == "write")) {
+        let reason = "SCMP_ACT_NOTIFY cannot be used for the write syscall";
+        return refuse("linux.seccomp.syscalls".into(), reason);
+    }
+    let nobody = profile.listener_path().as_ref().is_none_or(|path| path.as_os_str().is_empty());
+    if wants_own_listener(profile) && nobody {
+        let reason = "is missing: SCMP_ACT_NOTIFY needs the socket of an agent";
+        return refuse("linux.seccomp.listenerPath".into(), reason);
+    }
+    Ok(())
 }
 
 fn body(profile: &LinuxSeccomp, warnings: &mut Vec<Warning>) -> Result<Vec<u8>, Error> {

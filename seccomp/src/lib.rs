@@ -35,7 +35,7 @@ use oci_spec::runtime::LinuxSeccomp;
 pub use abi::Abi;
 pub use bpf::Program;
 pub use cache::Cache;
-pub use compile::compile;
+pub use compile::{compile, wants_own_listener};
 pub use error::{Error, Warning};
 pub use grants::{Capability, GRANTS, Gate, Grant};
 pub use merge::{Merged, merge};

@@ -170,7 +170,10 @@ fn a_list_of_the_users_own_is_left_alone_and_told() {
 fn what_cannot_be_done_is_refused_by_name() {
     let rule = |rule: Value| with_rule(docker(), rule);
     let rows = [
-        (rule(json!({"names": ["read"], "action": "SCMP_ACT_NOTIFY"})), "syscalls[12].action"),
+        (
+            rule(json!({"names": ["read"], "action": "SCMP_ACT_NOTIFY"})),
+            "linux.seccomp.listenerPath",
+        ),
         (json!({"defaultAction": "SCMP_ACT_NOTIFY"}), "linux.seccomp.defaultAction"),
         (
             rule(json!({"names": ["acct"], "action": "SCMP_ACT_ERRNO", "errnoRet": 5000})),

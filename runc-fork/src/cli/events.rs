@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use serde_json::json;
+use serde::Serialize;
+use sysbox_cgroups::Stats;
 
 use super::Global;
 use crate::state::{Directory, State, Status};
@@ -22,6 +23,22 @@ pub struct EventsArgs {
     pub interval: String,
     /// container id
     pub id: String,
+}
+
+/// A line, with runc's fields in its order.
+#[derive(Debug, Serialize)]
+struct Event<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<Stats>,
+}
+
+impl Event<'_> {
+    fn say(&self) -> Result<()> {
+        super::say(serde_json::to_string(self)?)
+    }
 }
 
 /// How often a container is looked at between two lines of statistics.
@@ -41,7 +58,7 @@ pub fn run(global: &Global, args: &EventsArgs) -> Result<()> {
     let mut next = Instant::now() + if args.stats { Duration::ZERO } else { interval };
     loop {
         if Instant::now() >= next {
-            super::say(json!({ "type": "stats", "id": args.id, "data": state.cgroup.stats() }))?;
+            Event { kind: "stats", id: &args.id, data: Some(state.cgroup.stats()) }.say()?;
             next += interval;
         }
         if args.stats || state.status(&directory) == Status::Stopped {
@@ -50,7 +67,7 @@ pub fn run(global: &Global, args: &EventsArgs) -> Result<()> {
         std::thread::sleep(TICK.min(interval));
         let now = oom_kills(&state);
         if now > kills {
-            super::say(json!({ "type": "oom", "id": args.id }))?;
+            Event { kind: "oom", id: &args.id, data: None }.say()?;
         }
         kills = now;
     }

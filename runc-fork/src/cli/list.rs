@@ -24,14 +24,14 @@ pub fn run(global: &Global, args: &ListArgs) -> Result<()> {
     for id in state::list(&global.root)? {
         let directory = Directory::new(&global.root, &id)?;
         match directory.load() {
-            Ok(state) => containers.push(describe(&directory, &state)),
+            Ok(state) => containers.push(describe(&directory, state)),
             // Deleted since it was listed, or damaged: the others are listed all the same.
             Err(e) => crate::log::warn(&format!("{id}: {e:#}")),
         }
     }
     if args.quiet {
         for container in &containers {
-            super::say(container["id"].as_str().unwrap_or_default())?;
+            super::say(&container.id)?;
         }
         return Ok(());
     }
@@ -39,17 +39,16 @@ pub fn run(global: &Global, args: &ListArgs) -> Result<()> {
         "json" if containers.is_empty() => super::say("null")?,
         "json" => super::say(serde_json::to_string(&containers)?)?,
         "table" => {
-            let text = |v: &serde_json::Value| v.as_str().unwrap_or_default().to_owned();
             let mut rows =
                 vec![["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(String::from)];
             rows.extend(containers.iter().map(|c| {
                 [
-                    text(&c["id"]),
-                    c["pid"].to_string(),
-                    text(&c["status"]),
-                    text(&c["bundle"]),
-                    text(&c["created"]),
-                    text(&c["owner"]),
+                    c.id.clone(),
+                    c.pid.to_string(),
+                    c.status.to_owned(),
+                    c.bundle.display().to_string(),
+                    c.created.clone(),
+                    c.owner.to_owned(),
                 ]
             }));
             print_table(&rows)?;

@@ -58,7 +58,7 @@ pub struct Arguments {
 #[derive(Args, Debug)]
 pub struct Global {
     /// root directory for storage of container state
-    #[arg(long, default_value = "/run/sysbox-runc")]
+    #[arg(long, default_value = crate::state::DEFAULT_ROOT)]
     pub root: PathBuf,
     /// set the log file to write messages to (default is stderr)
     #[arg(long)]

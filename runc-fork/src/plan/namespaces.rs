@@ -32,7 +32,7 @@ pub struct Namespaces {
     pub own_pid: bool,
 }
 
-/// `linux.timeOffsets`
+/// `linux.timeOffsets`: nanoseconds are below a second.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TimeOffsets {
     /// Offset of CLOCK_MONOTONIC.
@@ -64,7 +64,12 @@ impl Namespaces {
                     }
                     continue;
                 }
-                Type::User | Type::Mount | Type::Cgroup if namespace.path().is_none() => continue,
+                // The manager makes it, or has been handed the one to join.
+                Type::User => continue,
+                Type::Mount | Type::Cgroup if namespace.path().is_none() => continue,
+                // Init's own view begins at the cgroup that it is in; another root would be no view
+                // of the container.
+                Type::Cgroup => continue,
                 other => bail!(
                     "linux.namespaces: joining a {other} namespace by path is not supported; leave the path out"
                 ),
@@ -78,6 +83,14 @@ impl Namespaces {
             }
         }
         Ok(result)
+    }
+}
+
+impl Namespaces {
+    /// Whether host and domain name are the container's own.
+    pub fn own_names(&self) -> bool {
+        let uts = LinkNameSpaceType::HostNameAndNISDomainName;
+        self.joined.iter().all(|joined| joined.kind != uts)
     }
 }
 

@@ -41,6 +41,8 @@ pub struct ProcessPlan {
     pub console_size: Option<(u16, u16)>,
     /// How the kernel schedules it.
     pub schedule: Schedule,
+    /// The seccomp profile hands calls to an agent of the user's (`linux.seccomp.listenerPath`).
+    pub own_listener: bool,
     /// `apparmorProfile`
     pub apparmor_profile: Option<String>,
     /// `selinuxLabel`
@@ -111,6 +113,9 @@ impl ProcessPlan {
                 (clamp(size.height()), clamp(size.width()))
             }),
             schedule: Schedule::new(process, linux)?,
+            own_listener: linux
+                .and_then(|l| l.seccomp().as_ref())
+                .is_some_and(sysbox_seccomp::wants_own_listener),
             apparmor_profile: not_empty(process.apparmor_profile()),
             selinux_label: not_empty(process.selinux_label()),
         })

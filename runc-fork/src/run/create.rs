@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime as oci;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
-use rustix::process::{PidfdGetfdFlags, Signal, pidfd_getfd, pidfd_send_signal};
+use rustix::process::{Signal, pidfd_send_signal};
 use sysbox_cgroups::{Cgroup, Driver, Layout};
 use sysbox_ipc::{MgrClient, proto};
 use sysbox_kernel::ns::{LinkNameSpaceType, move_into_link_name_space};
@@ -20,8 +20,9 @@ use sysbox_seccomp::Program;
 
 use super::console::{Terminal, send_fd};
 use super::init::{Init, open_start_fifo, own_standard_streams};
+use super::listener::{self, Taker};
 use super::namespaces::{Launched, launch};
-use super::{copy_up, hooks, labels, limits, mqueue, stage, tree};
+use super::{copy_up, hooks, labels, limits, mqueue, stage, tree, userns};
 use crate::log;
 use crate::plan::Plan;
 use crate::prepare::{self, Prepared};
@@ -83,10 +84,11 @@ pub fn create(request: &Request) -> Result<Created> {
     let _lock = directory.lock()?;
     let manager = MgrClient::connect()?;
     let rootfs = open_rootfs(&prepared.bundle.rootfs)?;
+    let joined = userns::to_join(spec)?;
     let registration = manager.register(
-        registration(request, &prepared, &cgroup, &directory)?,
+        registration(&prepared, &cgroup, &directory, joined.is_some())?,
         rootfs.as_fd(),
-        None,
+        joined.as_ref().map(AsFd::as_fd),
     )?;
     let converted = prepared.convert(&registration.reply)?;
     let mut plan = Plan::new(
@@ -136,6 +138,8 @@ pub fn create(request: &Request) -> Result<Created> {
             init.run(channel)
         })?;
     undo.init = Some(pidfd.try_clone()?);
+    // The words of runc's own log, which scripts wait for.
+    log::debug(&format!("nsexec started, nsexec container setup: init is process {pid}"));
     drop(placeholder);
     // Not before: the process that enters has lost host root's rights over what is not its own.
     limits::delegate_cgroup(&cgroup, &plan)?;
@@ -187,7 +191,11 @@ pub fn create(request: &Request) -> Result<Created> {
     timer.mark("hooks");
 
     channel.send("go", &pid.to_string())?;
-    let master = serve_init(request, plan.terminal, &manager, &channel, pid, &pidfd)?;
+    let creating = hook_state(&request.id, &bundle, &converted);
+    let taker = listener::agent(profile, creating)
+        .unwrap_or_else(|| Taker::Broker { manager: &manager, id: directory.manager_id() });
+    let master = serve_init(request, plan.terminal, &taker, &channel, pid, &pidfd)?;
+    log::debug("child process in init() waits for start");
     if let Some(socket) = &request.pidfd_socket {
         send_fd(socket, "pidfd", pidfd.as_fd()).context("send the pidfd of init")?;
     }
@@ -197,7 +205,7 @@ pub fn create(request: &Request) -> Result<Created> {
     if let Some(pid_file) = &request.pid_file {
         write_pid_file(pid_file, pid)?;
     }
-    manager.commit(&request.id, pid, pidfd.as_fd())?;
+    manager.commit(&directory.manager_id(), pid, pidfd.as_fd())?;
     undo.armed = false;
     timer.mark("commit");
     Ok(Created { state, master })
@@ -207,7 +215,7 @@ pub fn create(request: &Request) -> Result<Created> {
 fn serve_init(
     request: &Request,
     terminal: bool,
-    manager: &MgrClient,
+    taker: &Taker<'_>,
     channel: &super::channel::Channel,
     pid: i32,
     pidfd: &OwnedFd,
@@ -220,7 +228,7 @@ fn serve_init(
     loop {
         match channel.receive()? {
             Some((word, text)) if word == "listener" => {
-                attach_listener(manager, &request.id, pidfd, &text)?;
+                taker.take(pidfd, pid, &text)?;
                 channel.send("attached", "")?;
             }
             Some((word, _)) if word == "ready" => return Ok(kept),
@@ -230,15 +238,6 @@ fn serve_init(
             ),
         }
     }
-}
-
-/// Takes the listener out of the process that installed the filter, and gives it to the manager.
-pub fn attach_listener(manager: &MgrClient, id: &str, pidfd: &OwnedFd, number: &str) -> Result<()> {
-    let number = number.parse().context("descriptor of the seccomp listener")?;
-    let listener = pidfd_getfd(pidfd, number, PidfdGetfdFlags::empty())
-        .context("take the seccomp listener from the new process")?;
-    manager.attach_listener(id, listener.as_fd(), pidfd.as_fd())?;
-    Ok(())
 }
 
 /// The program for a container's profile (the engine's, not merged); `None` if it allows all.
@@ -253,19 +252,22 @@ pub fn seccomp(
     for warning in warnings {
         log::warn(warning.as_str());
     }
+    log::debug(&format!("seccomp filter flags: {}", program.flags()));
     Ok((!program.allows_everything()).then_some(program))
 }
 
 fn registration(
-    request: &Request,
     prepared: &Prepared,
     cgroup: &Cgroup,
     directory: &Directory,
+    joins_user_namespace: bool,
 ) -> Result<proto::Register> {
     let spec = &prepared.bundle.spec;
     let destinations = spec.mounts().iter().flatten();
+    // A namespace that is joined has its mappings; engines fill in something (Podman does).
     let mappings = |maps: Option<&Vec<oci::LinuxIdMapping>>| {
-        maps.into_iter()
+        maps.filter(|_| !joins_user_namespace)
+            .into_iter()
             .flatten()
             .map(|m| proto::IdMapping {
                 container_id: m.container_id(),
@@ -276,7 +278,7 @@ fn registration(
     };
     let linux = spec.linux().as_ref();
     Ok(proto::Register {
-        id: request.id.clone(),
+        id: directory.manager_id(),
         rootfs: prepared.bundle.rootfs.display().to_string(),
         uid_mappings: mappings(linux.and_then(|l| l.uid_mappings().as_ref())),
         gid_mappings: mappings(linux.and_then(|l| l.gid_mappings().as_ref())),

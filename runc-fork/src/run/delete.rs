@@ -18,7 +18,7 @@ pub fn delete(directory: &Directory, id: &str, force: bool) -> Result<()> {
     if !directory.exists() {
         if force {
             // The manager may still know it: a runtime that was killed early in `create`.
-            return unregister(id);
+            return unregister(directory);
         }
         bail!("container does not exist: {id}");
     }
@@ -33,7 +33,7 @@ pub fn delete(directory: &Directory, id: &str, force: bool) -> Result<()> {
     }
     // After the processes, before the state: a manager that does not answer leaves a container
     // that can be deleted again.
-    unregister(id)?;
+    unregister(directory)?;
     directory.remove()
 }
 
@@ -93,8 +93,8 @@ fn poststop(directory: &Directory, state: &State) {
     }
 }
 
-fn unregister(id: &str) -> Result<()> {
+fn unregister(directory: &Directory) -> Result<()> {
     let manager = MgrClient::connect()
         .context("tell the manager that the container is gone; delete it again when it runs")?;
-    Ok(manager.unregister(id)?)
+    Ok(manager.unregister(&directory.manager_id())?)
 }

@@ -18,8 +18,9 @@ use sysbox_seccomp::Program;
 
 use super::channel::Channel;
 use super::console::{Console, Terminal, send_fd};
-use super::create::{attach_listener, write_pid_file};
+use super::create::write_pid_file;
 use super::init::own_standard_streams;
+use super::listener::{self, Taker};
 use super::process::{become_root_inside, prepare};
 use super::start::INIT_LEAF;
 use super::{foreground, labels, limits, subcgroup};
@@ -71,10 +72,14 @@ pub fn exec(directory: &Directory, request: &Request) -> Result<i32> {
     // The pid could have been given away before it was opened; it cannot any more.
     ensure!(is_alive(&state.init), "cannot exec in a stopped container");
     let program = program(&spec, &state)?;
+    let profile = spec.linux().as_ref().and_then(|l| l.seccomp().as_ref());
+    let agent = listener::agent(profile, state.to_oci(Status::Running));
     let manager = match &program {
-        Some(program) if program.has_traps() => Some(MgrClient::connect()?),
+        Some(program) if agent.is_none() && program.has_traps() => Some(MgrClient::connect()?),
         _ => None,
     };
+    let id = directory.manager_id();
+    let taker = agent.or_else(|| Some(Taker::Broker { manager: manager.as_ref()?, id }));
     timer.mark("prepare");
 
     let (channel, theirs) = Channel::pair()?;
@@ -99,6 +104,8 @@ pub fn exec(directory: &Directory, request: &Request) -> Result<i32> {
     let pid: i32 = channel.expect("born").context("enter the container")?.parse()?;
     let process = pidfd(pid).context("open a pidfd of the new process")?;
     wait_pidfd(&first).context("wait for the first process")?;
+    // The words of runc's own log, which scripts wait for.
+    log::debug(&format!("nsexec container setup: the new process is {pid}"));
     let served: Result<_> = (|| {
         if !inside {
             state.cgroup.attach_exec(pid, INIT_LEAF).context("put the process into the cgroup")?;
@@ -107,7 +114,7 @@ pub fn exec(directory: &Directory, request: &Request) -> Result<i32> {
         limits::apply_to_process(pid, &plan)?;
         own_standard_streams(state.ids.host_uid(plan.uid), state.ids.host_gid(plan.gid));
         channel.send("go", "")?;
-        let master = serve(&state, request, plan.terminal, manager.as_ref(), &channel, &process)?;
+        let master = serve(request, plan.terminal, taker.as_ref(), &channel, (pid, &process))?;
         if let Some(socket) = &request.pidfd_socket {
             send_fd(socket, "pidfd", process.as_fd()).context("send the pidfd of the process")?;
         }
@@ -139,12 +146,11 @@ fn first_process(entrance: &Entrance) -> Result<(Fork, bool)> {
 /// Answers the new process until its program runs: the channel closes by itself on exec.
 /// Returns the terminal's master if the runtime keeps it.
 fn serve(
-    state: &State,
     request: &Request,
     terminal: bool,
-    manager: Option<&MgrClient>,
+    taker: Option<&Taker<'_>>,
     channel: &Channel,
-    process: &OwnedFd,
+    (pid, process): (i32, &OwnedFd),
 ) -> Result<Option<OwnedFd>> {
     let mut kept = None;
     if terminal {
@@ -153,12 +159,15 @@ fn serve(
     }
     let mut ready = false;
     loop {
-        match (channel.receive()?, manager) {
-            (Some((word, text)), Some(manager)) if word == "listener" => {
-                attach_listener(manager, &state.id, process, &text)?;
+        match (channel.receive()?, taker) {
+            (Some((word, text)), Some(taker)) if word == "listener" => {
+                taker.take(process, pid, &text)?;
                 channel.send("attached", "")?;
             }
-            (Some((word, _)), _) if word == "ready" => ready = true,
+            (Some((word, _)), _) if word == "ready" => {
+                log::debug("child process in init(), setns_init: about to exec");
+                ready = true;
+            }
             (Some((word, _)), _) => bail!("the new process sent an unexpected \"{word}\""),
             (None, _) if ready => return Ok(kept),
             (None, _) => bail!("the new process died before it could start its program"),

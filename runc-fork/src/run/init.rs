@@ -147,6 +147,10 @@ impl Init<'_> {
     }
 
     fn names(&self) -> Result<()> {
+        // A uts namespace that was joined has its names, which may be none of ours to change.
+        if !self.plan.namespaces.own_names() {
+            return Ok(());
+        }
         if let Some(hostname) = &self.plan.hostname {
             rustix::system::sethostname(hostname.as_bytes())
                 .with_context(|| format!("set the hostname {hostname:?}"))?;

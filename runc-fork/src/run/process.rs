@@ -67,7 +67,7 @@ pub fn prepare(
     if plan.no_new_privileges {
         set_no_new_privs(true).context("set no_new_privs")?;
     } else {
-        filter(program, channel)?;
+        filter(plan, program, channel)?;
     }
     // As root first, for a directory that the user has no way to; as the user where that fails, for
     // one that only the user may enter (a network file system).
@@ -86,7 +86,7 @@ pub fn prepare(
     set_keep_capabilities(false)?;
     labels::apply(plan)?;
     if plan.no_new_privileges {
-        filter(program, channel)?;
+        filter(plan, program, channel)?;
     }
     Ok(Prepared { path, args: plan.args.clone(), env })
 }
@@ -113,7 +113,7 @@ fn inherit_over_exec(plan: &ProcessPlan) -> Result<()> {
 }
 
 /// Installs the filter and hands its listener to the manager by way of the runtime.
-fn filter(program: Option<&Program>, channel: &Channel) -> Result<()> {
+fn filter(plan: &ProcessPlan, program: Option<&Program>, channel: &Channel) -> Result<()> {
     let Some(program) = program else { return Ok(()) };
     let install = |program: &Program| {
         sysbox_kernel::seccomp::install(program.as_bytes(), program.has_traps(), program.flags())
@@ -121,7 +121,7 @@ fn filter(program: Option<&Program>, channel: &Channel) -> Result<()> {
     let installed = match install(program) {
         // The kernel allows one listener above a process, and an outer one is there: this is a
         // system container inside of another one, or WSL2.
-        Err(e) if e.raw_os_error() == Some(Errno::BUSY.raw_os_error()) => {
+        Err(e) if e.raw_os_error() == Some(Errno::BUSY.raw_os_error()) && !plan.own_listener => {
             log::warn(
                 "system calls of this container are handed to an outer listener (a system container \
                  around this one, WSL2): new proc and sysfs mounts and device nodes inside are what \

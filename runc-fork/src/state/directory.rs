@@ -11,6 +11,9 @@ use oci_spec::runtime as oci;
 
 use super::{State, VERSION};
 
+/// `--root` of a person who gives none.
+pub const DEFAULT_ROOT: &str = "/run/sysbox-runc";
+
 /// How long a command waits for another command on the same container.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -51,6 +54,22 @@ impl Directory {
             }
             other => other.with_context(|| format!("make {}", self.path.display())),
         }
+    }
+
+    /// The container's id for the manager, which knows the containers of all roots: ids that are
+    /// random, or of the default root, as they are; others with a mark of their root.
+    pub fn manager_id(&self) -> String {
+        let random = self.id.len() == 64 && self.id.bytes().all(|b| b.is_ascii_hexdigit());
+        let root = self.path.parent().unwrap_or(&self.path);
+        if random || root == Path::new(DEFAULT_ROOT) {
+            return self.id.clone();
+        }
+        // FNV-1a, 32 bits.
+        let bytes = root.as_os_str().as_encoded_bytes();
+        let mark = bytes.iter().fold(0x811c_9dc5_u32, |hash, byte| {
+            (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+        });
+        format!("{}+{mark:08x}", self.id)
     }
 
     /// Its path.
@@ -180,6 +199,15 @@ mod tests {
             assert!(Directory::new(Path::new("/r"), bad).is_err(), "{bad:?}");
         }
         assert!(Directory::new(Path::new("/r"), "A_b+c-d.9").is_ok());
+    }
+
+    #[test]
+    fn the_manager_tells_roots_apart() {
+        let id = |root: &str, id: &str| Directory::new(Path::new(root), id).unwrap().manager_id();
+        assert_eq!(id(DEFAULT_ROOT, "web"), "web");
+        assert_eq!(id("/r", &"0a".repeat(32)), "0a".repeat(32));
+        assert_ne!(id("/r", "web"), id("/s", "web"));
+        assert!(id("/r", "web").starts_with("web+"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use oci_spec::runtime as oci;
 use serde::{Deserialize, Serialize};
 use sysbox_cgroups::Cgroup;
 
-pub use directory::{Directory, list};
+pub use directory::{DEFAULT_ROOT, Directory, list};
 pub use process::{Identity, is_alive};
 
 use crate::plan::Ids;

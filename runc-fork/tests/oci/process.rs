@@ -83,7 +83,8 @@ fn refused(world: &World) {
         ("/linux/personality", json!({"domain": "LINUX", "flags": ["X"]}), "linux.personality"),
         (
             "/linux/seccomp",
-            json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/x"}),
+            json!({"defaultAction": "SCMP_ACT_ALLOW",
+                "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}),
             "linux.seccomp.listenerPath",
         ),
     ] {

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::fs::{CWD, Mode, OFlags, fstat, openat};
 use sysbox_kernel::mount::{clone_tree, idmap};
 
 use super::mountinfo::Mount;
@@ -26,6 +26,11 @@ pub fn mount(plan: &Plan, userns: BorrowedFd<'_>) -> Result<Rootfs> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let rootfs = openat(CWD, path, flags, Mode::empty())
         .with_context(|| format!("open the root file system {}", path.display()))?;
+    if is_shifted(plan, &rootfs)? {
+        let mount = clone_tree(&rootfs, Path::new(""), true)
+            .with_context(|| format!("clone the root file system {}", path.display()))?;
+        return Ok(Rootfs { mount, work_directory: None });
+    }
     let mount = Mount::of(&rootfs)?;
     let is_mount_point = path.canonicalize().is_ok_and(|p| p == mount.mount_point);
     if mount.fs_type == "overlay" && is_mount_point {
@@ -48,4 +53,12 @@ pub fn mount(plan: &Plan, userns: BorrowedFd<'_>) -> Result<Rootfs> {
         anyhow::Error::new(e).context(format!("{what}: {why}"))
     })?;
     Ok(Rootfs { mount: clone, work_directory: None })
+}
+
+/// Whether the files on disk have the host's ids of the container already: engines that give mappings
+/// may have changed the owners (Docker's `userns-remap`). What belongs to container root as it is must
+/// not be mapped once more.
+fn is_shifted(plan: &Plan, rootfs: &OwnedFd) -> Result<bool> {
+    let stat = fstat(rootfs).context("look at the root file system")?;
+    Ok(stat.st_uid != 0 && plan.ids.host_uid(0) == Some(stat.st_uid))
 }

@@ -1,10 +1,15 @@
 //! `linux.uidMappings` and `linux.gidMappings`, where the engine gives them.
 
-use oci_spec::runtime::{Linux, LinuxIdMapping};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespace, LinuxNamespaceType};
 
 use crate::spec::Error;
 
 pub(super) fn check(linux: &Linux) -> Result<(), Error> {
+    let joins = |n: &LinuxNamespace| n.typ() == LinuxNamespaceType::User && n.path().is_some();
+    if linux.namespaces().iter().flatten().any(joins) {
+        // They are those of the namespace, whatever stands here.
+        return Ok(());
+    }
     let uids = linux.uid_mappings().as_deref().unwrap_or_default();
     let gids = linux.gid_mappings().as_deref().unwrap_or_default();
     match (uids.is_empty(), gids.is_empty()) {

@@ -14,13 +14,6 @@ pub(super) fn check(spec: &Spec, linux: &Linux) -> Result<(), Error> {
         let remedy = "move the devices with ip(8) in a createRuntime hook";
         return refuse("linux.netDevices", "moving network devices is not supported", remedy);
     }
-    if let Some(path) = linux.seccomp().as_ref().and_then(|s| s.listener_path().as_ref()) {
-        let reason = format!(
-            "{}: a listener of its own is not possible, the mount broker has the one that the kernel allows",
-            path.display()
-        );
-        return Err(Error::field("linux.seccomp.listenerPath", reason, "leave it out"));
-    }
     let mapped_tmpfs = spec.mounts().iter().flatten().enumerate().find(|(_, mount)| {
         let given = |maps: &Option<Vec<_>>| maps.as_ref().is_some_and(|maps| !maps.is_empty());
         given(mount.uid_mappings()) != given(mount.gid_mappings())
