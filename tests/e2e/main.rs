@@ -14,4 +14,5 @@ mod resources;
 mod rootfs;
 mod survival;
 mod systemd;
+mod tools;
 mod volumes;
