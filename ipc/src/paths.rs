@@ -31,3 +31,11 @@ pub fn fs_socket() -> PathBuf {
 pub fn fuse_mountpoint() -> PathBuf {
     run_dir().join("fs")
 }
+
+/// Directory of a container that holds all its virtualised files under [`flat`] names.
+pub const ALL: &str = "all";
+
+/// The name in [`ALL`] of the file with this path: as sysfs does, "!" stands for "/".
+pub fn flat(path: &str) -> String {
+    path.replace('/', "!")
+}

@@ -11,6 +11,8 @@ use fuser::{Errno, FileAttr, FileType, INodeNo, OpenAccMode};
 
 use super::inode::{Node, Tree};
 use super::texts::Texts;
+use sysbox_ipc::paths::{ALL, flat};
+
 use crate::container::Container;
 use crate::containers::{Containers, WriteError};
 use crate::settings::{self, Refusal, Setting};
@@ -173,8 +175,9 @@ impl Desk {
         }
         let table = format!("proc/{opener}/mountinfo");
         let table = self.host.read_short(&table, LONGEST_MOUNT_TABLE).ok_or(Errno::EROFS)?;
-        let root = format!("/{}/{}", container.record.key, row.path);
-        settings::is_writable(&table, &root).then_some(()).ok_or(Errno::EROFS)
+        let key = container.record.key;
+        let roots = [format!("/{key}/{}", row.path), format!("/{key}/{ALL}/{}", flat(row.path))];
+        settings::is_writable(&table, &roots).then_some(()).ok_or(Errno::EROFS)
     }
 
     /// Opens a file for thread `opener` and returns its handle.

@@ -1,9 +1,14 @@
 //! The tree of the FUSE file system and its inode numbers.
 //!
-//! `/<key>/<path>` is an emulated file of a container. Inode numbers are a function of key and row
+//! `/<key>/<path>` is an emulated file of a container. The same files lie in `/<key>/all` under flat
+//! names (see [`sysbox_ipc::paths::flat`]): who mounts them all lists that one directory, and the kernel
+//! knows all their names then, instead of asking for each. Inode numbers are a function of key and row
 //! alone: a daemon that takes over knows every file that the kernel remembers.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
+
+use sysbox_ipc::paths::{ALL, flat};
 
 use crate::table::{MAX_ID, Row, Source, rows};
 use crate::view::host::Host;
@@ -50,7 +55,7 @@ pub struct Directory {
 /// A name in a directory.
 #[derive(Debug)]
 struct Entry {
-    name: &'static str,
+    name: Cow<'static, str>,
     /// The file, or none for a directory.
     row: Option<&'static Row>,
 }
@@ -85,11 +90,17 @@ impl Tree {
                 let siblings = directories.entry(hash(parent)).or_default();
                 siblings.path = parent.to_owned();
                 if siblings.entries.iter().all(|e| e.name != name) {
-                    siblings.entries.push(Entry { name, row: is_file.then_some(*row) });
+                    let row = is_file.then_some(*row);
+                    siblings.entries.push(Entry { name: name.into(), row });
                 }
                 parent = path;
             }
         }
+        let name = |row: &&'static Row| Cow::Owned(flat(row.path));
+        let entries = rows.iter().map(|row| Entry { name: name(row), row: Some(*row) }).collect();
+        directories.insert(hash(ALL), Directory { path: ALL.to_owned(), entries });
+        let top = directories.entry(hash("")).or_default();
+        top.entries.push(Entry { name: ALL.into(), row: None });
         let file = |row: &'static Row| {
             let (size, mode) = (size_bound(host, row), mode(host, row));
             (row.id, File { row, size, mode })
@@ -142,9 +153,9 @@ impl Tree {
     }
 
     /// The names in a directory of a container.
-    pub fn children(&self, key: u32, directory: &Directory) -> Vec<(&'static str, Node<'_>)> {
+    pub fn children<'d>(&self, key: u32, directory: &'d Directory) -> Vec<(&'d str, Node<'_>)> {
         let entries = directory.entries.iter();
-        entries.filter_map(|e| Some((e.name, self.entry(key, directory, e)?))).collect()
+        entries.filter_map(|e| Some((&*e.name, self.entry(key, directory, e)?))).collect()
     }
 
     fn entry(&self, key: u32, directory: &Directory, entry: &Entry) -> Option<Node<'_>> {
@@ -226,6 +237,19 @@ mod tests {
     }
 
     #[test]
+    fn every_file_has_a_flat_name() {
+        let tree = tree();
+        let Node::Directory { key, directory } = tree.container(7) else { panic!() };
+        let Some(Node::Directory { directory, .. }) = tree.child(key, directory, ALL) else {
+            panic!()
+        };
+        assert_eq!(tree.children(key, directory).len(), tree.files().len());
+        let node = tree.child(key, directory, "proc!sys!kernel!panic");
+        let Some(Node::File { key: 7, row }) = node else { panic!() };
+        assert_eq!(row.path, "proc/sys/kernel/panic");
+    }
+
+    #[test]
     fn numbers_differ_and_lead_back() {
         let tree = tree();
         let mut seen = HashSet::from([ROOT]);
@@ -235,6 +259,10 @@ mod tests {
                 assert!(seen.insert(node.ino()), "{node:?}");
                 assert_eq!(tree.node(node.ino()).unwrap().ino(), node.ino());
                 if let Node::Directory { key, directory } = node {
+                    if directory.path == ALL {
+                        // The others once more.
+                        continue;
+                    }
                     open.extend(tree.children(key, directory).into_iter().map(|(_, child)| child));
                 }
             }

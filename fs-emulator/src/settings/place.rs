@@ -14,12 +14,13 @@ struct Mount<'a> {
     ours: bool,
 }
 
-/// Whether the file `root` of our file system ("/7/proc/sys/kernel/panic") lies anywhere in the
+/// Whether a file of our file system, known by any of `roots` ("/7/proc/sys/kernel/panic"), lies anywhere in the
 /// mount table `mountinfo` (the text of `/proc/PID/mountinfo`) where its surroundings are not
 /// read-only. Where it is mounted nowhere, it was opened in our own mount: writable.
-pub fn is_writable(mountinfo: &str, root: &str) -> bool {
+pub fn is_writable(mountinfo: &str, roots: &[impl AsRef<str>]) -> bool {
     let mounts: Vec<_> = mountinfo.lines().filter_map(parse).collect();
-    let mut places = mounts.iter().filter(|m| m.ours && m.root == root).peekable();
+    let is_it = |m: &&Mount<'_>| m.ours && roots.iter().any(|root| root.as_ref() == m.root);
+    let mut places = mounts.iter().filter(is_it).peekable();
     places.peek().is_none() || places.any(|m| is_visible(&mounts, m) && !around(&mounts, m))
 }
 
@@ -76,30 +77,30 @@ mod tests {
 
     #[test]
     fn what_lies_around_decides() {
-        assert!(is_writable(&table(""), FILE));
-        assert!(is_writable("", FILE), "our own mount");
+        assert!(is_writable(&table(""), &[FILE]));
+        assert!(is_writable("", &[FILE]), "our own mount");
         let bound = |options: &str, more: &str| {
             table(&format!(
                 "4 2 0:2 /sys /proc/sys {options} - proc proc rw\n\
                  5 4 0:9 {FILE} /proc/sys/kernel/panic rw - fuse.sysbox-fs sysbox-fs rw\n{more}"
             ))
         };
-        assert!(!is_writable(&bound("ro,nosuid", ""), FILE));
-        assert!(is_writable(&bound("rw", ""), FILE));
+        assert!(!is_writable(&bound("ro,nosuid", ""), &[FILE]));
+        assert!(is_writable(&bound("rw", ""), &[FILE]));
         // A second proc elsewhere, not read-only: it may have been opened there.
         let second = "6 1 0:3 / /mnt rw - proc proc rw\n\
              7 6 0:9 /7/proc/sys/kernel/panic /mnt/sys/kernel/panic rw - fuse.sysbox-fs x rw\n";
-        assert!(is_writable(&bound("ro", second), FILE));
+        assert!(is_writable(&bound("ro", second), &[FILE]));
     }
 
     #[test]
     fn a_proc_of_its_own_that_is_read_only() {
-        assert!(!is_writable(&table("").replace("rw,nosuid", "ro,nosuid"), FILE));
+        assert!(!is_writable(&table("").replace("rw,nosuid", "ro,nosuid"), &[FILE]));
     }
 
     #[test]
     fn nonsense_ends() {
         let cycle = format!("1 2 0:1 / / rw - x x x\n2 1 0:9 {FILE} /a rw - fuse.sysbox-fs x rw\n");
-        assert!(is_writable(&cycle, FILE));
+        assert!(is_writable(&cycle, &[FILE]));
     }
 }

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{
     MountAttrFlags, MountFlags, MountPropagationFlags, mount, mount_bind, mount_change,
 };
+use sysbox_ipc::paths::{ALL, flat};
 use sysbox_kernel::{mount as mounts, notify, ns};
 
 /// First host id of the container.
@@ -40,7 +41,7 @@ pub fn tmpfs(at: &Path) {
 pub fn emulated_files(dir: &Path) {
     tmpfs(dir);
     for (name, text) in FILES {
-        let file = dir.join(name);
+        let file = dir.join(ALL).join(flat(name));
         fs::create_dir_all(file.parent().expect("a directory")).expect("mkdir");
         fs::write(&file, text).expect("write");
         std::os::unix::fs::chown(file, Some(BASE), Some(BASE)).expect("chown");
@@ -74,7 +75,7 @@ pub fn root(at: &Path, emulated: &Path, pid: i32) {
     attach(&sys, &dir(at, "sys"));
     enter_net(&own);
     for (name, _) in FILES {
-        mount_bind(emulated.join(name), at.join(name)).expect("virtualised file");
+        mount_bind(emulated.join(ALL).join(flat(name)), at.join(name)).expect("virtualised file");
     }
 }
 

@@ -8,6 +8,7 @@ use linux_raw_sys::general::MOUNT_ATTR_RDONLY;
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, move_mount};
+use sysbox_ipc::paths::{ALL, flat};
 use sysbox_kernel::mount::{Attributes, clone_tree, set_attributes};
 
 use super::super::Container;
@@ -93,8 +94,8 @@ impl Cover {
             Some(net) => worker.in_net_namespace(net, |_| keep_existing(&mut places, root))?,
             None => keep_existing(&mut places, root),
         }
-        let dir = container.emulated_dir.join(carrier.dir());
-        let file = |place| file(&dir, place, read_only);
+        let dir = container.emulated_dir.join(ALL);
+        let file = |place| file(&dir, carrier, place, read_only);
         let files = places.into_iter().map(file).collect::<io::Result<_>>()?;
         Ok(Self { files, net })
     }
@@ -124,8 +125,9 @@ fn keep_existing(places: &mut Vec<&str>, root: BorrowedFd<'_>) {
 }
 
 /// Makes a mount of a virtualised file.
-fn file(dir: &Path, place: &str, read_only: bool) -> io::Result<File> {
-    let mount = clone_tree(CWD, &dir.join(place), false)
+fn file(dir: &Path, carrier: Carrier, place: &str, read_only: bool) -> io::Result<File> {
+    let name = flat(&format!("{}/{place}", carrier.dir()));
+    let mount = clone_tree(CWD, &dir.join(name), false)
         .map_err(|error| with_place("cloning", place, error))?;
     if read_only {
         let change = Attributes { set: u64::from(MOUNT_ATTR_RDONLY), ..Attributes::default() };

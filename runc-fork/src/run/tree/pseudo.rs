@@ -1,13 +1,13 @@
 //! File systems that the kernel makes up: proc, sysfs, tmpfs; and the virtualised files that go
 //! over single files of the first two.
 
-use std::collections::BTreeSet;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::fs::CWD;
 use rustix::mount::MountAttrFlags;
+use sysbox_ipc::paths::{ALL, flat};
 use sysbox_kernel::features::Feature;
 use sysbox_kernel::mount::{attach, clone_tree, new_mount, new_proc_of};
 use sysbox_kernel::ns::{LinkNameSpaceType, move_into_link_name_space};
@@ -118,13 +118,11 @@ pub fn attach_emulated(
     netns: BorrowedFd<'_>,
     (dir, files): (&Path, &[String]),
 ) -> Result<()> {
-    // One listing of a directory tells the kernel of all its files, which are asked for one by one
+    // One listing of the directory tells the kernel of all its files, which are asked for one by one
     // otherwise.
-    let directories: BTreeSet<_> = files.iter().filter_map(|f| Path::new(f).parent()).collect();
-    for directory in directories {
-        if let Ok(entries) = std::fs::read_dir(dir.join(directory)) {
-            entries.for_each(drop);
-        }
+    let dir = &dir.join(ALL);
+    if let Ok(entries) = std::fs::read_dir(dir) {
+        entries.for_each(drop);
     }
     let (of_net, others): (Vec<_>, Vec<_>) =
         files.iter().partition(|file| file.starts_with(OF_NET_NAMESPACE));
@@ -139,7 +137,7 @@ pub fn attach_emulated(
 
 fn attach_one(root: BorrowedFd<'_>, dir: &Path, file: &str) -> Result<()> {
     let Some(target) = find(root, &Path::new("/").join(file))? else { return Ok(()) };
-    let source = dir.join(file);
+    let source = dir.join(flat(file));
     let clone = clone_tree(CWD, &source, false).with_context(|| {
         format!(
             "open the virtualised file {}: is sysbox-fs running, in the same mount namespace as the container engine?",
