@@ -83,6 +83,12 @@ impl MgrClient {
         self.expect_ok(call, &[], "unregister")
     }
 
+    /// Says that the container is frozen: what an engine may read of it now is made complete.
+    pub fn paused(&self, id: &str) -> Result<(), Error> {
+        let call = mgr_request::Call::Paused(proto::Paused { id: id.to_owned() });
+        self.expect_ok(call, &[], "paused")
+    }
+
     /// What the manager holds.
     pub fn status(&self) -> Result<proto::MgrStatus, Error> {
         match self.call(mgr_request::Call::Status(proto::Empty {}), &[])?.0 {
@@ -109,9 +115,15 @@ impl MgrClient {
         fds: &[BorrowedFd<'_>],
     ) -> Result<(mgr_reply::Result, Vec<OwnedFd>), Error> {
         let request = proto::MgrRequest { protocol: FIRST, call: Some(call) };
-        let deadline = Instant::now() + RESTART_GRACE;
+        let mut deadline = Instant::now() + RESTART_GRACE;
         let (reply, fds): (proto::MgrReply, _) = loop {
-            match exchange(Self::NAME, &self.0.borrow(), &request, fds) {
+            let mut answer = exchange(Self::NAME, &self.0.borrow(), &request, fds);
+            // As long as it says that it works on it, it is waited for.
+            while let Ok((proto::MgrReply { result: Some(WORKING) }, _)) = answer {
+                deadline = Instant::now() + RESTART_GRACE;
+                answer = receive(Self::NAME, &self.0.borrow());
+            }
+            match answer {
                 Err(e) if e.is_disconnect() && Instant::now() < deadline => {}
                 done => break done?,
             }
@@ -256,17 +268,24 @@ fn exchange<Q: prost::Message, R: prost::Message + Default>(
     request: &Q,
     fds: &[BorrowedFd<'_>],
 ) -> Result<(R, Vec<OwnedFd>), Error> {
-    let io = |what| move |source| Error::Io { daemon, what, source };
-    connection.send(request, fds).map_err(io("sending a request"))?;
-    match connection.receive::<R>().map_err(io("waiting for its answer"))? {
+    let sent = connection.send(request, fds);
+    sent.map_err(|source| Error::Io { daemon, what: "sending a request", source })?;
+    receive(daemon, connection)
+}
+
+fn receive<R: prost::Message + Default>(
+    daemon: &'static str,
+    connection: &Connection,
+) -> Result<(R, Vec<OwnedFd>), Error> {
+    let failed = |source| Error::Io { daemon, what: "waiting for its answer", source };
+    match connection.receive::<R>().map_err(failed)? {
         Some(incoming) => Ok((incoming.message, incoming.fds)),
-        None => Err(Error::Io {
-            daemon,
-            what: "waiting for its answer",
-            source: std::io::ErrorKind::UnexpectedEof.into(),
-        }),
+        None => Err(failed(std::io::ErrorKind::UnexpectedEof.into())),
     }
 }
+
+/// What the manager says at intervals while an answer takes long.
+const WORKING: mgr_reply::Result = mgr_reply::Result::Working(proto::Empty {});
 
 fn refused(daemon: &'static str, error: proto::Error) -> Error {
     Error::Refused { daemon, message: error.message, remedy: error.remedy }

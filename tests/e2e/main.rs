@@ -12,6 +12,7 @@ mod kernels;
 mod limits;
 mod resources;
 mod rootfs;
+mod storage;
 mod survival;
 mod systemd;
 mod tools;

@@ -66,7 +66,7 @@ fn describe(manager: &Manager, record: &Record) -> proto::Container {
         container_id: record.id.clone(),
         container_name: name.name.clone(),
         state: state.to_owned(),
-        source: text(&manager.volume_path(&record.id, &v.name)),
+        source: text(&manager.volume_path(&record.id, v)),
         destination: v.destination.clone(),
         bytes: 0,
     };

@@ -25,6 +25,7 @@ mod recover;
 mod register;
 mod release;
 mod resume;
+mod stores;
 pub mod validate;
 mod view;
 
@@ -175,7 +176,7 @@ impl Manager {
         let containers = state
             .registry
             .iter()
-            .map(|record| record.status(|volume| self.volumes.path(&record.id, &volume.name)))
+            .map(|record| record.status(|volume| self.volume_path(&record.id, volume)))
             .collect();
         proto::MgrStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),

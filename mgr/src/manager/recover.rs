@@ -38,6 +38,7 @@ impl Manager {
                     None => {
                         tracing::info!(container = id, "has ended while the manager was away");
                         self.forget_files(&record);
+                        self.note(&record);
                         self.end(&record, false)
                     }
                 },
@@ -70,6 +71,7 @@ impl Manager {
                 name: store.name.to_owned(),
                 destination: store.destination.to_owned(),
                 new: false,
+                in_layer: None,
             });
             let mut state = self.lock();
             let doing = || format!("recording container {id}");

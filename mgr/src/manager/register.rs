@@ -1,6 +1,6 @@
 //! `Register`: everything that a new container needs from the manager.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -199,7 +199,7 @@ impl Manager {
         let userns = joined.map_or_else(|| user_namespace(&record), Ok)?;
         record.userns_inode = inode(&userns).doing(|| "looking at a user namespace".to_owned())?;
 
-        let volumes = self.make_volumes(request, &mut record, &rootfs)?;
+        let volumes = self.make_stores(request, &mut record, &rootfs)?;
         let missing = || Error::new(format!("the mappings of container {id} have no root"));
         let added = fs.add(proto::AddContainer {
             id: id.clone(),
@@ -233,43 +233,6 @@ impl Manager {
             },
             userns,
         })
-    }
-
-    /// Makes the volumes that the container needs and has not yet.
-    fn make_volumes(
-        &self,
-        request: &proto::Register,
-        record: &mut Record,
-        rootfs: &OwnedFd,
-    ) -> Result<Vec<proto::Volume>> {
-        let id = &request.id;
-        let kept: Vec<_> = record.volumes.iter().map(|v| v.name.clone()).collect();
-        let has = |name: &str| kept.iter().any(|k| k == name);
-        let plan = if request.inner_stores {
-            self.volumes.plan(rootfs.as_fd(), &request.mount_destinations, has)
-        } else {
-            Vec::new()
-        };
-        for planned in plan.iter().filter(|p| !has(p.store.name)) {
-            record.volumes.push(VolumeRecord {
-                name: planned.store.name.to_owned(),
-                destination: planned.store.destination.to_owned(),
-                new: true,
-            });
-        }
-        // Written before they are made: a crash in between leaves none that no record names.
-        self.lock().registry.put(record.clone()).doing(|| format!("recording container {id}"))?;
-        let mut volumes = Vec::new();
-        for planned in &plan {
-            if let Some(owner) = record.owner.as_ref().filter(|_| !has(planned.store.name)) {
-                self.volumes.create(id, owner, planned)?;
-            }
-            volumes.push(proto::Volume {
-                source: self.volumes.path(id, planned.store.name).display().to_string(),
-                destination: planned.store.destination.to_owned(),
-            });
-        }
-        Ok(volumes)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::{Doing as _, Error, Result};
 use crate::events::Kind;
 use crate::leftovers;
 use crate::registry::{Record, State as Life, process};
-use crate::volumes::Presence;
+use crate::volumes::{Presence, notes, open_store};
 
 /// How long one that works on a container waits for another.
 const BUSY: Duration = Duration::from_secs(10);
@@ -60,10 +60,38 @@ impl Manager {
         };
         self.let_go(&record, live);
         crash::point("unregister.let-go");
+        // Before the engine hears that it is over, for then it may commit the container.
+        self.note(&record);
         self.end(&record, false).doing(|| format!("recording the end of container {id}"))?;
         crash::point("unregister.recorded");
         self.events.add(Kind::Deleted, id, "");
         Ok(())
+    }
+
+    /// `Paused`: all processes of the container are frozen, perhaps for a commit.
+    pub fn paused(&self, id: &str) {
+        let record = self.lock().registry.get(id).cloned();
+        if let Some(record) = record.filter(Record::is_live) {
+            self.note(&record);
+        }
+    }
+
+    /// Writes down, in the stores of inner engines that are part of the container, what the archive of
+    /// an image would leave out.
+    pub(super) fn note(&self, record: &Record) {
+        for store in record.volumes.iter().filter_map(|v| v.in_layer.as_ref()) {
+            let written = open_store(store).and_then(|store| notes::write(store.as_fd()));
+            match written {
+                // The engine has removed it already, or its root is no longer mounted.
+                Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+                Err(e) => tracing::warn!(
+                    container = record.id,
+                    store = %store.display(),
+                    "an image made of it now may lack attributes of inner images: {e}"
+                ),
+                Ok(()) => {}
+            }
+        }
     }
 
     /// Takes back a registration that was not committed: ids, virtualised files, the volumes that
@@ -135,7 +163,7 @@ impl Manager {
     fn write_end(&self, record: &Record, undo: bool) -> std::io::Result<bool> {
         let mut stopped = record.clone();
         if undo {
-            for volume in record.volumes.iter().filter(|v| v.new) {
+            for volume in record.volumes.iter().filter(|v| v.new && v.in_layer.is_none()) {
                 self.volumes.discard(&record.id, &volume.name)?;
             }
             stopped.volumes.retain(|v| !v.new);

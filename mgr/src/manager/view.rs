@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::Manager;
 use crate::events::Events;
-use crate::registry::Record;
+use crate::registry::{Record, VolumeRecord};
 
 impl Manager {
     /// All containers, as recorded.
@@ -13,8 +13,8 @@ impl Manager {
     }
 
     /// The host's directory of a volume.
-    pub fn volume_path(&self, id: &str, name: &str) -> PathBuf {
-        self.volumes.path(id, name)
+    pub fn volume_path(&self, id: &str, volume: &VolumeRecord) -> PathBuf {
+        volume.in_layer.clone().unwrap_or_else(|| self.volumes.path(id, &volume.name))
     }
 
     /// What has happened.

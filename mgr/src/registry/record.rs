@@ -79,6 +79,10 @@ pub struct VolumeRecord {
     /// Made by the registration that is not committed yet: goes away with it.
     #[serde(default)]
     pub new: bool,
+    /// Its directory in the container's own layer: then it is none of ours, and the engine keeps and
+    /// removes it.
+    #[serde(default)]
+    pub in_layer: Option<PathBuf>,
 }
 
 /// A container.
@@ -148,6 +152,7 @@ impl Record {
     /// Forgets what only a live container has.
     pub fn stop(&mut self) {
         self.state = State::Stopped;
+        self.volumes.retain(|volume| volume.in_layer.is_none());
         self.uid_mappings.clear();
         self.gid_mappings.clear();
         self.given = false;

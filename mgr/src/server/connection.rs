@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use sysbox_ipc::proto::{self, mgr_reply, mgr_request::Call};
@@ -19,6 +20,9 @@ use crate::registry::process;
 
 /// How long an idle connection without a transaction is kept.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// Interval at which a runtime is told that its call is being worked on.
+const WORKING: Duration = Duration::from_secs(15);
 
 /// The registration that this connection has not committed yet.
 struct Transaction<'a> {
@@ -86,9 +90,10 @@ impl Session<'_> {
             let Some(incoming) = connection.receive::<proto::MgrRequest>()? else {
                 return Ok(());
             };
-            let (result, fd) = self
-                .answer(incoming.message, incoming.fds)
-                .unwrap_or_else(|e| (mgr_reply::Result::Error(e.into()), None));
+            let (result, fd) = while_telling(connection, || {
+                self.answer(incoming.message, incoming.fds)
+                    .unwrap_or_else(|e| (mgr_reply::Result::Error(e.into()), None))
+            });
             if let mgr_reply::Result::Error(e) = &result {
                 metrics::REFUSED.increment();
                 tracing::warn!("refused: {} {}", e.message, e.remedy);
@@ -120,6 +125,10 @@ impl Session<'_> {
                 self.commit(&call, pidfd).map(|()| ok())
             }
             Some(Call::Unregister(call)) => self.unregister(&call.id).map(|()| ok()),
+            Some(Call::Paused(call)) => {
+                self.manager.paused(&call.id);
+                Ok(ok())
+            }
             Some(Call::Status(_)) => Ok((mgr_reply::Result::Status(self.manager.status()), None)),
             None => Err(Error::new("sysbox-mgr does not know this call")
                 .remedy("are the runtime and sysbox-mgr of the same release?")),
@@ -186,6 +195,27 @@ impl Session<'_> {
             None => self.manager.unregister(id),
         }
     }
+}
+
+/// Does `work` and tells the runtime at intervals that it goes on: stores with many inner images take
+/// their time, and the runtime gives up when it hears nothing.
+fn while_telling<T>(connection: &Connection, work: impl FnOnce() -> T) -> T {
+    let (done, waiting) = std::sync::mpsc::channel::<()>();
+    std::thread::scope(|scope| {
+        let tell = move || {
+            while waiting.recv_timeout(WORKING) == Err(RecvTimeoutError::Timeout) {
+                let working = mgr_reply::Result::Working(proto::Empty {});
+                if connection.send(&proto::MgrReply { result: Some(working) }, &[]).is_err() {
+                    return;
+                }
+            }
+        };
+        // Without the thread it is done all the same.
+        let _ = std::thread::Builder::new().name("working".into()).spawn_scoped(scope, tell);
+        let result = work();
+        drop(done);
+        result
+    })
 }
 
 /// The descriptors that a call must come with.

@@ -1,15 +1,22 @@
 //! Stores of inner engines: a directory of the host for each.
 //!
 //! An inner Docker cannot keep its layers on the container's own root, which is an overlay itself.
-//! So the manager makes a directory under `<data root>/volumes/<id>/` for each store that the image
-//! shows the need for, fills it with what the image has there, and the runtime mounts it, ID-mapped.
+//! So for each store that the image shows the need for ([`need`]) there is a directory on a real file
+//! system, which the runtime mounts, ID-mapped. Usually that is a directory of the container's own
+//! layer ([`Layer`]), which the engine keeps, commits and removes with the container.
 //!
-//! A volume lives exactly as long as the container that the engine knows: it survives stop and start,
-//! a reboot and any death of the manager, and goes when the engine removes the container's *owner*
+//! Where the engine has no layer on such a file system (a read-only overlay, a root on FUSE or tmpfs)
+//! it is a *volume* of ours, under `<data root>/volumes/<id>/`, filled with what the image has there. A
+//! volume lives exactly as long as the container that the engine knows: it survives stop and start, a
+//! reboot and any death of the manager, and goes when the engine removes the container's *owner*
 //! directory ([`Owner`]).
 
+mod config;
 mod copy;
+mod layer;
+mod mounted;
 mod need;
+pub mod notes;
 mod owner;
 mod table;
 mod trash;
@@ -21,11 +28,14 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
+pub use layer::{Layer, open_store};
+pub use need::Needed;
 pub use owner::{Owner, Presence, inode, is_at, upper_of};
 pub use table::{PROGRAM_DIRS, STORES, StoreKind};
 pub use watch::OwnerWatch;
 
 use crate::error::{Doing as _, Error, Result};
+use copy::Originals;
 use rustix::fs::{Mode, OFlags};
 use sysbox_ipc::crash;
 use trash::Trash;
@@ -41,15 +51,6 @@ const OWNER_FILE: &str = "owner.json";
 pub struct Volumes {
     dir: PathBuf,
     trash: Trash,
-}
-
-/// A volume that a container is to have.
-#[derive(Debug)]
-pub struct Planned {
-    /// Which store it is for.
-    pub store: &'static StoreKind,
-    /// What the image has in its place.
-    image: Option<OwnedFd>,
 }
 
 /// Volumes without a record, as found on disk.
@@ -77,23 +78,20 @@ impl Volumes {
         self.dir.join(id).join(name)
     }
 
-    /// The volumes that container `id` needs. `existing`: names of those that it has from before.
+    /// The stores that a container needs. `existing`: names of the volumes that it has from before.
     pub fn plan(
         &self,
         root: BorrowedFd<'_>,
         mounts: &[String],
         existing: impl Fn(&str) -> bool,
-    ) -> Vec<Planned> {
-        need::stores(root, mounts, |store| existing(store.name))
-            .into_iter()
-            .map(|(store, image)| Planned { store, image })
-            .collect()
+    ) -> Vec<Needed> {
+        need::stores(root, mounts, existing)
     }
 
     /// Makes a volume and fills it with what the image has there. It appears under its name only when
     /// it is complete.
-    pub fn create(&self, id: &str, owner: &Owner, planned: &Planned) -> Result<()> {
-        let name = planned.store.name;
+    pub fn create(&self, id: &str, owner: &Owner, planned: &Needed) -> Result<()> {
+        let name = &planned.name;
         let doing = |what: &str| format!("{what} volume {name} of container {id}");
         let container = self.dir.join(id);
         let unfinished = container.join(format!("{UNFINISHED}-{name}"));
@@ -108,15 +106,14 @@ impl Volumes {
             fs::create_dir(&unfinished)?;
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
             let fd = rustix::fs::open(&unfinished, flags, Mode::empty())?;
-            rustix::fs::fchmod(&fd, Mode::from_raw_mode(planned.store.mode))?;
+            rustix::fs::fchmod(&fd, Mode::from_raw_mode(planned.mode))?;
             Ok(fd)
         };
         let target = make().doing(|| doing("making")).map_err(advice)?;
         if let Some(image) = &planned.image {
-            let entries = copy::tree(image.as_fd(), target.as_fd())
-                .doing(|| {
-                    format!("{} with {} of the image", doing("filling"), planned.store.destination)
-                })
+            let entries = copy::tree(image.as_fd(), target.as_fd(), &Originals::none())
+                .and_then(|entries| notes::apply(target.as_fd()).map(|()| entries))
+                .doing(|| format!("{} with {} of the image", doing("filling"), planned.destination))
                 .map_err(advice)?;
             if entries > 0 {
                 // Under its final name the volume counts as complete, after a power failure too.

@@ -1,9 +1,7 @@
 //! What a container's volumes live as long as: a directory that the engine removes with it.
 
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Stat, fstat, statat, statvfs};
@@ -95,40 +93,7 @@ impl Owner {
 ///
 /// The overlay itself would not do as an owner: it goes at each stop, when the engine unmounts it.
 pub fn upper_of(root: impl AsFd) -> Option<PathBuf> {
-    let mount = crate::registry::process::fdinfo(root.as_fd(), "mnt_id:")?;
-    let mountinfo = std::fs::read("/proc/self/mountinfo").ok()?;
-    upper_in(&mountinfo, mount).filter(|path| path.is_absolute())
-}
-
-/// The `upperdir` option of the overlay with this mount id, proc_pid_mountinfo(5).
-fn upper_in(mountinfo: &[u8], mount: i32) -> Option<PathBuf> {
-    let id = format!("{mount} ");
-    let line = mountinfo.split(|&b| b == b'\n').find(|line| line.starts_with(id.as_bytes()))?;
-    let separator = b" - overlay ";
-    let start = line.windows(separator.len()).position(|w| w == separator)?;
-    let options = line[start + separator.len()..].splitn(2, |&b| b == b' ').nth(1)?;
-    let upper = options.split(|&b| b == b',').find_map(|o| o.strip_prefix(b"upperdir="))?;
-    Some(PathBuf::from(OsString::from_vec(unescape(upper))))
-}
-
-/// Undoes the `\ooo` of the kernel's `seq_escape()`.
-fn unescape(text: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, tail)) = rest.split_first() {
-        let digits =
-            tail.get(..3).filter(|d| first == b'\\' && d.iter().all(|b| (b'0'..=b'7').contains(b)));
-        if let Some(digits) = digits {
-            out.push(
-                digits.iter().fold(0u8, |value, d| value.wrapping_mul(8).wrapping_add(d - b'0')),
-            );
-            rest = &tail[3..];
-        } else {
-            out.push(first);
-            rest = tail;
-        }
-    }
-    out
+    super::mounted::of(root)?.overlay?.upper.filter(|path| path.is_absolute())
 }
 
 /// Whether `fd` is the directory at `path`.
@@ -147,15 +112,6 @@ mod tests {
     use std::fs;
 
     use super::*;
-
-    #[test]
-    fn the_upper_directory_is_found_by_mount_id() {
-        let text = b"30 1 0:1 / / rw - ext4 /dev/vda rw\n\
-            305 30 0:44 / /m rw,relatime shared:9 - overlay overlay rw,lowerdir=/a:/b,upperdir=/x\\040y\\054z/diff,workdir=/w\n";
-        assert_eq!(upper_in(text, 305), Some(PathBuf::from("/x y,z/diff")));
-        assert_eq!(upper_in(text, 30), None);
-        assert_eq!(upper_in(text, 5), None);
-    }
 
     #[test]
     fn gone_is_only_what_is_beyond_doubt() {

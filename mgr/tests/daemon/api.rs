@@ -39,11 +39,10 @@ fn field(value: &Value, path: &str) -> String {
 fn containers_are_listed_with_all_that_is_known_of_them() {
     need_root!();
     let host = Host::new();
-    let mut request = host.request("c1");
+    let mut request = host.request_with_volume("c1");
     let state_dir = host.path("state-c1");
     fs::create_dir(&state_dir).unwrap();
     request.state_dir = state_dir.to_str().unwrap().into();
-    fs::create_dir_all(host.path("rootfs-c1/var/lib/docker")).unwrap();
     let state =
         r#"{"bundle": "/b", "annotations": {"nerdctl/name": "web"}, "system_container": true}"#;
     fs::write(state_dir.join("state.json"), state).unwrap();
@@ -144,8 +143,8 @@ fn events_are_told_as_they_happen_and_afterwards() {
 fn what_nobody_owns_is_told_and_collected() {
     need_root!();
     let mut host = Host::new();
-    fs::create_dir_all(host.path("rootfs-gone/var/lib/docker")).unwrap();
-    drop(host.run(&host.request("gone")));
+    let request = host.request_with_volume("gone");
+    drop(host.run(&request));
     host.wait("its end", || host.state("gone").as_deref() == Some("exited"));
     host.client().unregister("gone").unwrap();
     assert_eq!(json(&host, &["gc", "--dry-run"]), serde_json::json!([]));
@@ -160,7 +159,7 @@ fn what_nobody_owns_is_told_and_collected() {
     fs::copy(&owner, host.path("data/volumes/lost/owner.json")).unwrap();
     let add = sysbox_ipc::proto::AddContainer::default();
     host.fs.lock().unwrap().insert("stray".into(), add);
-    fs::remove_dir_all(host.path("rootfs-gone")).unwrap();
+    fs::remove_dir_all(&request.rootfs).unwrap();
 
     let actions = |found: &Value| -> Vec<String> {
         let line = |l: &Value| {

@@ -23,7 +23,10 @@ impl Client {
     ) -> Result<(Reply, Vec<OwnedFd>), String> {
         let request = proto::MgrRequest { protocol: PROTOCOL, call: Some(call) };
         self.0.send(&request, fds).map_err(|e| e.to_string())?;
-        let answer = self.0.receive::<proto::MgrReply>().map_err(|e| e.to_string())?;
+        let mut answer = self.0.receive::<proto::MgrReply>().map_err(|e| e.to_string())?;
+        while answer.as_ref().is_some_and(|a| matches!(a.message.result, Some(Reply::Working(_)))) {
+            answer = self.0.receive().map_err(|e| e.to_string())?;
+        }
         let answer = answer.ok_or("the daemon closed the connection")?;
         match answer.message.result {
             Some(Reply::Error(e)) => Err(format!("{} ({})", e.message, e.remedy)),
@@ -65,6 +68,10 @@ impl Client {
 
     pub fn unregister(&self, id: &str) -> Result<(), String> {
         self.call(Call::Unregister(proto::Unregister { id: id.into() }), &[]).map(drop)
+    }
+
+    pub fn paused(&self, id: &str) -> Result<(), String> {
+        self.call(Call::Paused(proto::Paused { id: id.into() }), &[]).map(drop)
     }
 
     pub fn status(&self) -> proto::MgrStatus {

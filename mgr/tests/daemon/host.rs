@@ -16,6 +16,7 @@ use crate::fake_fs::{self, Containers};
 /// See the module documentation.
 pub struct Host {
     dir: tempfile::TempDir,
+    tmpfs: tempfile::TempDir,
     daemon: Option<Child>,
     /// More flags for the daemon.
     pub flags: &'static [&'static str],
@@ -39,7 +40,8 @@ impl Host {
         fs::create_dir(dir.path().join("run")).unwrap();
         fs::write(dir.path().join("subuid"), "me:100000:65536\n").unwrap();
         fs::write(dir.path().join("subgid"), "me:100000:65536\n").unwrap();
-        Self { dir, daemon: None, flags: &[], fs: Containers::default() }
+        let tmpfs = tempfile::tempdir_in("/dev/shm").unwrap();
+        Self { dir, tmpfs, daemon: None, flags: &[], fs: Containers::default() }
     }
 
     pub fn run_dir(&self) -> PathBuf {
@@ -108,6 +110,15 @@ impl Host {
             inner_stores: true,
             ..Default::default()
         }
+    }
+
+    /// The same for a container with Docker, on a tmpfs: an overlay could not write there, so its store
+    /// is a volume of ours.
+    pub fn request_with_volume(&self, id: &str) -> proto::Register {
+        let rootfs = self.tmpfs.path().join(id);
+        fs::create_dir_all(rootfs.join("var/lib/docker")).unwrap();
+        let rootfs = rootfs.to_str().unwrap().into();
+        proto::Register { rootfs, ..self.request(id) }
     }
 
     /// Registers and commits a container whose init is a new process.

@@ -87,8 +87,7 @@ fn without_sysbox_fs_the_error_says_how_to_start_it() {
 fn closing_the_connection_takes_everything_back() {
     need_root!();
     let host = Host::new();
-    let request = host.request("c1");
-    fs::create_dir_all(PathBuf::from(&request.rootfs).join("var/lib/docker")).unwrap();
+    let request = host.request_with_volume("c1");
     let client = host.client();
     client.register(&request).unwrap();
     assert_eq!(host.volumes(), ["c1"]);

@@ -1,4 +1,7 @@
 //! Stores of inner engines: kept with the container, and removed with it.
+//!
+//! Most of these containers have their root on a tmpfs, where a store can't be in the container's own
+//! layer, so that they get volumes of the manager.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,9 +13,8 @@ use crate::need_root;
 
 /// A request for a container that has Docker in its image and a layer directory.
 fn docker(host: &Host, id: &str) -> (proto::Register, PathBuf) {
-    let mut request = host.request(id);
+    let mut request = host.request_with_volume(id);
     let image = Path::new(&request.rootfs).join("var/lib/docker");
-    fs::create_dir_all(&image).unwrap();
     fs::write(image.join("baked"), "in").unwrap();
     let layer = host.path(&format!("layers/{id}"));
     fs::create_dir_all(&layer).unwrap();
@@ -28,6 +30,33 @@ fn once(host: &Host, request: &proto::Register) -> PathBuf {
     assert_eq!(registered.volumes.len(), 1, "{:?}", registered.volumes);
     assert_eq!(registered.volumes[0].destination, "/var/lib/docker");
     PathBuf::from(&registered.volumes[0].source)
+}
+
+#[test]
+fn a_store_in_the_layer_needs_no_volume_and_no_record() {
+    need_root!();
+    let host = Host::new();
+    let request = host.request("c1");
+    fs::create_dir_all(Path::new(&request.rootfs).join("var/lib/docker")).unwrap();
+    let store = once(&host, &request);
+    assert_eq!(store, Path::new(&request.rootfs).join("var/lib/docker"));
+    assert_eq!((host.state("c1"), host.volumes().len()), (None, 0));
+    fs::write(store.join("inner-image"), "data").unwrap();
+    // What an image would lose is written down when the container ends, and when it is paused.
+    let mark = |name| rustix::fs::setxattr(&store, name, b"y", rustix::fs::XattrFlags::empty());
+    fs::create_dir(store.join("overlay2")).unwrap();
+    mark(c"user.of-the-store-itself").unwrap();
+    let layer = store.join("overlay2");
+    let flags = rustix::fs::XattrFlags::empty();
+    rustix::fs::setxattr(&layer, c"user.overlay.opaque", b"y", flags).unwrap();
+    let notes = store.join(".sysbox-store-notes");
+    assert_eq!(once(&host, &request), store);
+    assert!(notes.exists());
+    let (_, _init) = host.run(&request);
+    assert!(!notes.exists(), "what was noted has been done again");
+    host.client().paused("c1").unwrap();
+    assert!(notes.exists());
+    assert_eq!(fs::read(store.join("inner-image")).unwrap(), b"data");
 }
 
 #[test]

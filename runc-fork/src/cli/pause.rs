@@ -2,8 +2,10 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
+use sysbox_ipc::MgrClient;
 
 use super::Global;
+use crate::log;
 use crate::state::{Directory, Status};
 
 /// `pause` and `resume`
@@ -19,7 +21,16 @@ pub fn pause(global: &Global, args: &PauseArgs) -> Result<()> {
     let _lock = directory.lock()?;
     let state = directory.load()?;
     match state.status(&directory) {
-        Status::Running | Status::Created => Ok(state.cgroup.freeze()?),
+        Status::Running | Status::Created => {
+            state.cgroup.freeze()?;
+            let manager = MgrClient::connect();
+            if let Err(e) = manager.and_then(|manager| manager.paused(&directory.manager_id())) {
+                log::warn(&format!(
+                    "an image made of the paused container may lack attributes of inner images: {e}"
+                ));
+            }
+            Ok(())
+        }
         other => bail!("container not running: {}", other.as_str()),
     }
 }

@@ -106,7 +106,7 @@ impl Plan {
         }
         for volume in &registered.volumes {
             let (source, destination) = (&volume.source, &volume.destination);
-            mounts.push(MountPlan::bind(source.into(), destination.into()));
+            mounts.push(MountPlan::store(source.into(), destination.into()));
         }
         let paths = |list: &Option<Vec<String>>| list.iter().flatten().map(Into::into).collect();
         let process = ProcessPlan::new(process, spec.linux().as_ref())?;

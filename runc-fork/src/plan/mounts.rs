@@ -26,6 +26,9 @@ pub enum Source {
     Tmpfs,
     /// A directory or file of the host.
     Bind(PathBuf),
+    /// The same of a directory that the manager names. It may be in the container's own layer, where
+    /// an earlier life of the container could have put links: none is followed.
+    Store(PathBuf),
     /// cgroup2, rooted at the container's cgroup namespace; made by init.
     Cgroup,
     /// A new devpts; made by init.
@@ -103,11 +106,11 @@ impl MountPlan {
         Ok(Self { source, destination, options, skip_idmap: false, own_ids, late_propagation })
     }
 
-    /// A bind mount of a directory of the host.
-    pub fn bind(source: PathBuf, destination: PathBuf) -> Self {
-        let options = MountOptions::parse(["rbind", "rprivate"]);
+    /// The store of an inner engine.
+    pub fn store(source: PathBuf, destination: PathBuf) -> Self {
+        let options = MountOptions::parse(["bind", "rprivate"]);
         Self {
-            source: Source::Bind(source),
+            source: Source::Store(source),
             destination,
             options,
             skip_idmap: false,

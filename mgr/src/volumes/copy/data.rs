@@ -1,7 +1,7 @@
 //! The contents of a file: shared with the source where the file system can, holes stay holes.
 
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use rustix::fs::{SeekFrom, copy_file_range, ftruncate, ioctl_ficlone, seek};
 use rustix::io::{Errno, pread, pwrite};
@@ -9,11 +9,21 @@ use rustix::io::{Errno, pread, pwrite};
 /// Bytes per call: small enough to be interrupted by a dying process.
 const CHUNK: usize = 1 << 26;
 
-/// Copies `size` bytes of `source` to the empty file `target`.
-pub(super) fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, size: u64) -> io::Result<()> {
-    // A reflink shares the blocks (btrfs, xfs, bcachefs); elsewhere this fails at once.
-    if size > 0 && ioctl_ficlone(target, source).is_ok() {
-        return Ok(());
+/// Copies `size` bytes of `source` to the empty file `target`. `original`: the file behind `source`.
+pub(super) fn copy(
+    source: BorrowedFd<'_>,
+    original: impl FnOnce() -> Option<OwnedFd>,
+    target: BorrowedFd<'_>,
+    size: u64,
+) -> io::Result<()> {
+    // A reflink shares the blocks (btrfs, xfs, bcachefs); elsewhere this fails at once, and of another
+    // file system with EXDEV.
+    match if size > 0 { ioctl_ficlone(target, source) } else { Err(Errno::OPNOTSUPP) } {
+        Ok(()) => return Ok(()),
+        Err(Errno::XDEV) if original().is_some_and(|o| ioctl_ficlone(target, o).is_ok()) => {
+            return Ok(());
+        }
+        Err(_) => {}
     }
     ftruncate(target, size)?;
     let mut offset = 0;

@@ -25,7 +25,7 @@ pub(super) fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, stat: &Stat) 
         // A symlink has no mode of its own.
         chmodat(CWD, &path, Mode::from_raw_mode(stat.st_mode & 0o7777), AtFlags::empty())?;
     }
-    attributes(&proc_path(source), &path)?;
+    attributes(source, &path)?;
     let time = |sec, nsec| Timespec { tv_sec: sec, tv_nsec: nsec };
     let times = Timestamps {
         last_access: time(stat.st_atime, stat.st_atime_nsec as _),
@@ -35,9 +35,31 @@ pub(super) fn copy(source: BorrowedFd<'_>, target: BorrowedFd<'_>, stat: &Stat) 
     Ok(())
 }
 
-fn attributes(source: &str, target: &str) -> io::Result<()> {
+fn attributes(source: BorrowedFd<'_>, target: &str) -> io::Result<()> {
+    let all = |_: &CStr| true;
+    attributes_of(source, all, |name, value| {
+        match setxattr(target, name, value, XattrFlags::empty()) {
+            Ok(()) => Ok(()),
+            // A label of the host's security module belongs to the place, not to the contents.
+            Err(Errno::OPNOTSUPP) if name.to_bytes().starts_with(b"security.selinux") => Ok(()),
+            Err(e) => {
+                let name = name.to_string_lossy();
+                let e = io::Error::from(e);
+                Err(io::Error::new(e.kind(), format!("setting attribute {name}: {e}")))
+            }
+        }
+    })
+}
+
+/// Calls `each` with name and value of every attribute of `source` that is `wanted`.
+pub fn attributes_of(
+    source: BorrowedFd<'_>,
+    wanted: impl Fn(&CStr) -> bool,
+    mut each: impl FnMut(&CStr, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let source = proc_path(source);
     let mut names = Vec::new();
-    match fill(&mut names, |buffer| listxattr(source, buffer)) {
+    match fill(&mut names, |buffer| listxattr(&source, buffer)) {
         Ok(()) => {}
         Err(Errno::OPNOTSUPP) => return Ok(()),
         Err(e) => return Err(e.into()),
@@ -47,16 +69,9 @@ fn attributes(source: &str, target: &str) -> io::Result<()> {
         let Ok(name) = CStr::from_bytes_with_nul(name) else {
             continue;
         };
-        fill(&mut value, |buffer| getxattr(source, name, buffer))?;
-        match setxattr(target, name, &value, XattrFlags::empty()) {
-            Ok(()) => {}
-            // A label of the host's security module belongs to the place, not to the contents.
-            Err(Errno::OPNOTSUPP) if name.to_bytes().starts_with(b"security.selinux") => {}
-            Err(e) => {
-                let name = name.to_string_lossy();
-                let e = io::Error::from(e);
-                return Err(io::Error::new(e.kind(), format!("setting attribute {name}: {e}")));
-            }
+        if wanted(name) {
+            fill(&mut value, |buffer| getxattr(&source, name, buffer))?;
+            each(name, &value)?;
         }
     }
     Ok(())

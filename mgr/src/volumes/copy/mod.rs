@@ -8,7 +8,8 @@
 //! Ids are copied as they are: on disk a container's ids are unshifted.
 
 mod data;
-mod meta;
+pub(super) mod meta;
+mod originals;
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, OsStr};
@@ -21,6 +22,8 @@ use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, Stat, fstat, linkat, mkdirat, mknodat, openat,
     readlinkat, symlinkat,
 };
+
+pub use originals::Originals;
 
 /// Deepest nesting that is copied; two descriptors are open per level.
 const MAX_DEPTH: usize = 400;
@@ -53,8 +56,14 @@ impl Level {
 /// Copies what is in `source`, and its own owner, mode, times and attributes, to the empty
 /// directory `target`. Returns the number of entries copied.
 ///
+/// `originals`: where the data can be shared, if the source is an overlay.
+///
 /// Errors name the entry at which the copy stopped.
-pub fn tree(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<u64> {
+pub fn tree(
+    source: BorrowedFd<'_>,
+    target: BorrowedFd<'_>,
+    originals: &Originals<'_>,
+) -> io::Result<u64> {
     let here = |fd: BorrowedFd<'_>| openat(fd, ".", DIRECTORY, Mode::empty());
     let mut links = HashMap::new();
     let mut entries = 0;
@@ -69,7 +78,8 @@ pub fn tree(source: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<u64> {
         };
         entries += 1;
         let path = level.path.join(OsStr::from_bytes(name.to_bytes()));
-        let below = entry(level, &name, &path, target, &mut links).map_err(|e| at(&path, e))?;
+        let below =
+            entry(level, &name, &path, target, originals, &mut links).map_err(|e| at(&path, e))?;
         if let Some(below) = below {
             if levels.len() >= MAX_DEPTH {
                 let why = format!("directories are nested more than {MAX_DEPTH} deep");
@@ -94,10 +104,15 @@ fn entry(
     name: &CStr,
     path: &std::path::Path,
     root: BorrowedFd<'_>,
+    originals: &Originals<'_>,
     links: &mut Links,
 ) -> io::Result<Option<Level>> {
     let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let source = openat(&level.source, name, flags, Mode::empty())?;
+    let source = match openat(&level.source, name, flags, Mode::empty()) {
+        // An overlay lists the whiteouts of a layer that it has nothing to merge with.
+        Err(rustix::io::Errno::NOENT) => return Ok(None),
+        other => other?,
+    };
     let stat = fstat(&source)?;
     let kind = FileType::from_raw_mode(stat.st_mode);
     let private = Mode::from_raw_mode(0o600);
@@ -121,7 +136,8 @@ fn entry(
             let target = openat(&level.target, name, flags, private)?;
             let read = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let source = rustix::fs::open(proc_path(source.as_fd()), read, Mode::empty())?;
-            data::copy(source.as_fd(), target.as_fd(), stat.st_size as u64)?;
+            let original = || originals.open(path, &stat);
+            data::copy(source.as_fd(), original, target.as_fd(), stat.st_size as u64)?;
             target
         }
         FileType::Symlink => {

@@ -11,7 +11,7 @@ fn open(path: &Path) -> OwnedFd {
 }
 
 fn copy(source: &Path, target: &Path) -> io::Result<u64> {
-    tree(open(source).as_fd(), open(target).as_fd())
+    tree(open(source).as_fd(), open(target).as_fd(), &Originals::none())
 }
 
 fn dirs() -> (tempfile::TempDir, PathBuf, PathBuf) {

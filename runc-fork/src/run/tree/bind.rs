@@ -5,23 +5,34 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use rustix::fs::{CWD, FileType, Mode, OFlags, fstat, openat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use sysbox_kernel::features::Feature;
 use sysbox_kernel::mount::{Attributes, Propagation, clone_tree, idmap, set_attributes};
 
 use super::Kind;
 use crate::plan::{MountPlan, Plan};
 
+/// Opens the source of the user's bind mount.
+pub fn open_source(source: &Path) -> Result<OwnedFd> {
+    openat(CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .with_context(|| format!("open the source {}", source.display()))
+}
+
+/// Opens the store of an inner engine, whose path has no links.
+pub fn open_store(source: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat2(CWD, source, flags, Mode::empty(), ResolveFlags::NO_SYMLINKS)
+        .with_context(|| format!("open the store {}", source.display()))
+}
+
 /// A detached clone of `source`, ID-mapped where that is possible, with the mount's attributes.
 pub fn clone(
     plan: &Plan,
     userns: BorrowedFd<'_>,
     mount: &MountPlan,
-    source: &Path,
+    (source, opened): (&Path, OwnedFd),
     warnings: &mut Vec<String>,
 ) -> Result<(OwnedFd, Kind)> {
-    let opened = openat(CWD, source, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .with_context(|| format!("open the source {}", source.display()))?;
     let stat = fstat(&opened)?;
     let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
     let recursive = mount.options.recursive && directory;

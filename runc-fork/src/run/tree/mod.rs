@@ -130,7 +130,12 @@ fn place(plan: &Plan, context: &Parts<'_>, tree: &mut Tree, mount: &MountPlan) -
         Source::Sysfs => (pseudo::sysfs(context.netns, mount)?, Kind::Directory),
         Source::Tmpfs => (pseudo::tmpfs(&plan.ids, mount)?, Kind::Directory),
         Source::Bind(source) => {
-            bind::clone(plan, context.userns, mount, source, &mut tree.warnings)?
+            let opened = bind::open_source(source)?;
+            bind::clone(plan, context.userns, mount, (source, opened), &mut tree.warnings)?
+        }
+        Source::Store(source) => {
+            let opened = bind::open_store(source)?;
+            bind::clone(plan, context.userns, mount, (source, opened), &mut tree.warnings)?
         }
         Source::Other { fs_type, source } => {
             (pseudo::other(fs_type, source, mount)?, Kind::Directory)
