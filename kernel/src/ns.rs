@@ -29,6 +29,18 @@ pub fn unshare(flags: UnshareFlags) -> io::Result<()> {
     Ok(unsafe { rustix::thread::unshare_unsafe(flags) }?)
 }
 
+/// Whether the calling process is in the host's user namespace, the first one of the machine. If not
+/// it is in a container itself, where the kernel refuses much even to root: device programs, ID-mapped
+/// mounts, nodes that open.
+///
+/// # Errors
+/// /proc is not mounted.
+pub fn is_on_the_host() -> io::Result<bool> {
+    /// `PROC_USER_INIT_INO` of linux/proc_ns.h, `USER_NS_INIT_INO` of linux/nsfs.h.
+    const FIRST: u64 = 0xEFFF_FFFD;
+    Ok(rustix::fs::stat("/proc/self/ns/user")?.st_ino == FIRST)
+}
+
 /// One line of `/proc/PID/uid_map` or `gid_map`, user_namespaces(7).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IdMap {

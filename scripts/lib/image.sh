@@ -5,6 +5,8 @@
 #   busybox           one static binary and its links: a container that does almost nothing
 #   bookworm, trixie  Debian 12 and 13 with systemd and Docker, as the packages come. In /opt lies the
 #                     busybox image, for the inner engine to load and run without a network
+#   engines           Debian 13 with engines that an ordinary user starts (rootless Podman and Docker),
+#                     and such a user
 
 IMAGE_CACHE=${XDG_CACHE_HOME:-/var/cache}/sysbox-images
 
@@ -13,14 +15,15 @@ IMAGE_CACHE=${XDG_CACHE_HOME:-/var/cache}/sysbox-images
 declare -A SYSTEM_PACKAGES=(
     [bookworm]=systemd,systemd-sysv,dbus,libpam-systemd,kmod,docker.io,iptables,iproute2,procps,ca-certificates
     [trixie]=systemd,systemd-sysv,dbus,libpam-systemd,kmod,docker.io,docker-cli,iptables,iproute2,procps,ca-certificates
+    [engines]=systemd,systemd-sysv,dbus,dbus-user-session,libpam-systemd,kmod,docker.io,docker-cli,rootlesskit,slirp4netns,podman,crun,uidmap,fuse-overlayfs,bubblewrap,iptables,iproute2,procps,ca-certificates
 )
 
 # The tag that an image has in the engine.
 image_tag() {
     case $1 in
         busybox) say sysbox-busybox:latest ;;
-        bookworm | trixie) say "sysbox-system:$1" ;;
-        *) die "there is no image '$1'" "known are: busybox, bookworm, trixie" ;;
+        bookworm | trixie | engines) say "sysbox-system:$1" ;;
+        *) die "there is no image '$1'" "known are: busybox, bookworm, trixie, engines" ;;
     esac
 }
 
@@ -83,13 +86,20 @@ make_busybox() {
 
 # The last hook undoes what mmdebstrap copies from this machine: each container gets its own.
 make_system() {
-    local suite=$1 layer=$2 inner
+    local image=$1 suite=$1 layer=$2 inner user=()
+    if [ "$image" = engines ]; then
+        suite=trixie
+        # Ids for nested user namespaces: the user's, and root's for containers with ones of their own.
+        user=(--customize-hook='chroot "$1" useradd --create-home --shell /bin/bash user'
+            --customize-hook='printf "user:20000:20000\nroot:40000:10000\ncontainers:50000:10000\n" | tee "$1/etc/subuid" >"$1/etc/subgid"')
+    fi
     inner=$(image_archive busybox) || return 1
-    mmdebstrap --variant=minbase --include="${SYSTEM_PACKAGES[$suite]}" \
+    mmdebstrap --variant=minbase --include="${SYSTEM_PACKAGES[$image]}" \
         --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
         --dpkgopt='path-exclude=/usr/share/doc/*' \
         --customize-hook="upload '$inner' /opt/busybox.tar" \
+        "${user[@]}" \
         --customize-hook='rm -f "$1/etc/hostname" "$1/etc/resolv.conf"; : >"$1/etc/machine-id"' \
         "$suite" - >"$layer"
 }

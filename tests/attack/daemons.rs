@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use sysbox_tests::{Running, World, alone, wait_until};
+use sysbox_tests::{BOOKWORM, BUSYBOX, Cmd, Container, Running, World, alone, wait_until};
 
 use crate::tool::{ATTACKER, container, judge};
 
@@ -78,29 +78,61 @@ fn random_calls_do_nothing() {
     assert_healthy(&before);
 }
 
-/// Honest mounts in several containers, and callers that are killed in the middle.
+/// How much of it, by `SYSBOX_LOAD`.
+struct Load {
+    containers: usize,
+    seconds: u64,
+    /// Containers of an inner engine meanwhile.
+    inner: usize,
+}
+
+impl Load {
+    fn wanted() -> Self {
+        match std::env::var("SYSBOX_LOAD").as_deref() {
+            Ok("full") => Self { containers: 8, seconds: 60, inner: 50 },
+            _ => Self { containers: 4, seconds: 8, inner: 4 },
+        }
+    }
+}
+
+/// Honest mounts by two processes in each of several containers, with signals on the way as Go's
+/// scheduler sends them; callers that are killed in the middle; an inner engine beside.
 #[test]
 fn many_containers_at_once() {
     let _world = alone();
+    let wanted = Load::wanted();
+    let engine = Container::booted::<&str>(BOOKWORM, []);
+    engine.sh("docker load --quiet --input /opt/busybox.tar").ok();
     let before = warm_up();
-    let containers: Vec<Running> = (0..4).map(|_| container().start(["sleep", "1000"])).collect();
+    let containers: Vec<Running> =
+        (0..wanted.containers).map(|_| container().start(["sleep", "1000"])).collect();
+    let seconds = wanted.seconds.to_string();
+    let patience = Duration::from_secs(60 + 2 * wanted.seconds);
     std::thread::scope(|scope| {
         let loads: Vec<_> = containers
             .iter()
             .flat_map(|running| [running, running])
             .map(|running| {
-                scope.spawn(move || judge(running.exec(&[], [ATTACKER, "load", SHORT]), 1))
+                let load = Cmd::docker(["exec", &running.name, ATTACKER, "load", &seconds]);
+                scope.spawn(move || judge(load.patience(patience).run(), 1))
             })
             .collect();
-        // A fifth one, whose callers die.
+        let engine = scope.spawn(|| {
+            for number in 0..wanted.inner {
+                let said = engine.sh(&format!("docker run --rm {BUSYBOX} echo {number}")).ok();
+                assert_eq!(said, number.to_string());
+            }
+        });
+        // One more, whose callers die.
         let dying = container().start(["sleep", "1000"]);
-        for _ in 0..10 {
+        for _ in 0..wanted.seconds {
             let script = format!("timeout -s KILL 0.3 {ATTACKER} load 5; true");
             dying.sh(&script).ok();
         }
         for load in loads {
             load.join().expect("a load without a wrong result");
         }
+        engine.join().expect("an engine that runs its containers");
     });
     for running in &containers {
         let left = running.sh("grep -c /tmp/load /proc/self/mountinfo || true").ok();

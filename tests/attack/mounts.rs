@@ -57,6 +57,19 @@ fn without_any_seccomp_profile_they_stay_so_too() {
 }
 
 #[test]
+fn nor_are_they_reached_by_io_uring() {
+    let _world = shared();
+    let given = given();
+    let volumes = ["--volume", &given.volume, "--volume", &given.cover];
+    // Engines' profiles leave io_uring out; without one it is there.
+    let open = container().args(["--security-opt", "seccomp=unconfined"]).args(volumes);
+    let text = judge(open.run([ATTACKER, "uring", "ro:/vol", HIDDEN]), 20);
+    assert!(text.contains("io_uring mkdirat in /vol"), "{text}");
+    assert_eq!(fs::read_dir(given._dir.path().join("volume")).unwrap().count(), 1);
+    judge(container().args(volumes).run([ATTACKER, "uring", "ro:/vol", HIDDEN]), 1);
+}
+
+#[test]
 fn a_read_only_root_stays_so() {
     let _world = shared();
     let attacked = container().args(["--read-only", "--tmpfs", "/tmp"]);

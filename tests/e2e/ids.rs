@@ -47,7 +47,7 @@ fn more_ids_are_for_user_namespaces_inside() {
 #[test]
 fn an_inner_engine_can_remap_ids() {
     let _world = shared();
-    let system = Container::booted(TRIXIE, &["--env", "SYSBOX_ID_RANGE_SIZE=196608"]);
+    let system = Container::booted(TRIXIE, ["--env", "SYSBOX_ID_RANGE_SIZE=196608"]);
     let script = format!(
         "useradd --system dockremap && for f in subuid subgid; do echo dockremap:65536:65536 >/etc/$f; done \
          && mkdir -p /etc/docker && echo '{{\"userns-remap\": \"default\"}}' >/etc/docker/daemon.json \

@@ -4,12 +4,14 @@
 //! at the whole machine (`alone()`) wait for the others.
 
 mod cleanup;
+mod engines;
 mod errors;
 mod exec;
 mod ids;
 mod inner_docker;
 mod kernels;
 mod limits;
+mod nested;
 mod resources;
 mod rootfs;
 mod storage;

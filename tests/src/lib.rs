@@ -20,4 +20,4 @@ pub use container::{Container, Running};
 pub use host::Snapshot;
 pub use idmap::{IdRange, id_range};
 pub use wait::{patient, wait_until};
-pub use world::{BOOKWORM, BUSYBOX, TRIXIE, World, alone, cannot_run, shared};
+pub use world::{BOOKWORM, BUSYBOX, ENGINES, TRIXIE, World, alone, cannot_run, shared};

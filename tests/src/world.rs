@@ -11,6 +11,8 @@ pub const BUSYBOX: &str = "sysbox-busybox:latest";
 pub const BOOKWORM: &str = "sysbox-system:bookworm";
 /// Debian 13 with systemd 257 and Docker 26.
 pub const TRIXIE: &str = "sysbox-system:trixie";
+/// Debian 13 with rootless engines and what they need; not loaded in every world.
+pub const ENGINES: &str = "sysbox-system:engines";
 
 /// The directory and view of the world that this test runs in, from its environment.
 #[derive(Debug)]

@@ -24,27 +24,35 @@ pub fn is_writable(mountinfo: &str, roots: &[impl AsRef<str>]) -> bool {
     places.peek().is_none() || places.any(|m| is_visible(&mounts, m) && !around(&mounts, m))
 }
 
-/// Whether what a mount is attached to is read-only.
+/// Whether what a mount is attached to is read-only. That may be another file of this kind, which an
+/// outer system container has in the same place; then also what that one is attached to.
 fn around(mounts: &[Mount<'_>], mount: &Mount<'_>) -> bool {
-    mounts.iter().any(|m| m.id == mount.parent && m.read_only)
+    let parent = |of: &Mount<'_>| mounts.iter().find(|m| m.id == of.parent);
+    let ways = std::iter::successors(parent(mount), |m| parent(m).filter(|_| m.ours));
+    ways.take(mounts.len()).any(|m| m.read_only)
 }
 
 /// Whether a mount and those that it is attached to are not hidden below others.
 fn is_visible(mounts: &[Mount<'_>], mount: &Mount<'_>) -> bool {
     let (mut mount, mut left) = (mount, mounts.len());
+    // What the way came from does not hide what it is attached to: it may be right on top of another
+    // file, as in a system container inside of a system container.
+    let mut came_from = mount.id;
     loop {
         let hides = |other: &Mount<'_>| {
             let above = mount.point.strip_prefix(other.point).is_some_and(|r| r.starts_with('/'));
             let sibling = other.parent == mount.parent && above;
             let on_top = other.parent == mount.id && other.point == mount.point;
-            other.id != mount.id && (sibling || on_top)
+            other.id != mount.id && other.id != came_from && (sibling || on_top)
         };
         if mounts.iter().any(hides) {
             return false;
         }
         // The way up ends at the root, or after as many steps as there are mounts.
         match mounts.iter().find(|m| m.id == mount.parent && m.id != mount.id) {
-            Some(parent) if left > 0 => (mount, left) = (parent, left - 1),
+            Some(parent) if left > 0 => {
+                (came_from, mount, left) = (mount.id, parent, left - 1);
+            }
             _ => return true,
         }
     }
@@ -96,6 +104,20 @@ mod tests {
     #[test]
     fn a_proc_of_its_own_that_is_read_only() {
         assert!(!is_writable(&table("").replace("rw,nosuid", "ro,nosuid"), &[FILE]));
+    }
+
+    #[test]
+    fn a_file_on_top_of_another_systems() {
+        let nested = |options: &str| {
+            format!(
+                "1 0 0:1 / / rw - overlay overlay rw\n\
+                 2 1 0:2 / /proc {options} - proc proc rw\n\
+                 3 2 0:8 {FILE} /proc/sys/kernel/panic rw - fuse.sysbox-fs sysbox-fs rw\n\
+                 4 3 0:9 {FILE} /proc/sys/kernel/panic rw - fuse.sysbox-fs sysbox-fs rw\n"
+            )
+        };
+        assert!(is_writable(&nested("rw"), &[FILE]));
+        assert!(!is_writable(&nested("ro"), &[FILE]));
     }
 
     #[test]

@@ -100,14 +100,17 @@ pub fn is_plain_umount(flags: u32) -> bool {
 /// Character devices that container root may make, as (major, minor): what every container may use
 /// anyway, plus /dev/fuse and /dev/net/tun, which act in the opener's own namespaces.
 ///
-/// Not 5:1: that is no property of a container, but the console of the *host*, for whoever opens it.
-const DEVICES: [(u32, u32); 8] = [
+/// 5:1 is the console of the *host* for whoever opens it. The device rules of the container's cgroup,
+/// which the runtime writes, let nobody open it; the node alone is needed in every root directory that
+/// is made for another system.
+const DEVICES: [(u32, u32); 9] = [
     (1, 3),    // null
     (1, 5),    // zero
     (1, 7),    // full
     (1, 8),    // random
     (1, 9),    // urandom
     (5, 0),    // tty: the opener's own terminal
+    (5, 1),    // console
     (10, 229), // fuse
     (10, 200), // net/tun
 ];

@@ -1,7 +1,9 @@
 //! The decisions, by table and by properties.
 
 use proptest::prelude::*;
+use sysbox_kernel::notify::Notification;
 
+use super::super::request::{Request, decode};
 use super::*;
 
 fn ns(inode: u64) -> NamespaceId {
@@ -54,7 +56,7 @@ fn devices() {
         (0o060_666, 0x103),       // a block device
         (0o100_666, 0x103),       // a file
         (0o020_666, 0),           // a whiteout: native
-        (0o020_666, 0x501),       // the host's console
+        (0o020_666, 0x400),       // the first terminal
         (0o020_666, 0x102),       // kmem
         (0o020_666, 0x0010_0103), // minor 259: more than the low byte counts
         (0o020_666, 0x8010_0103),
@@ -163,7 +165,6 @@ proptest! {
         if let Some((major, minor)) = device(mode, number) {
             prop_assert_eq!(mode & 0o170_000, 0o020_000);
             prop_assert!(DEVICES.contains(&(major, minor)));
-            prop_assert!(major != 5 || minor == 0);
         }
     }
 
@@ -172,6 +173,113 @@ proptest! {
     fn flags_that_pass_make_a_new_mount(flags: u64) {
         if let Some(MountAction::New { flags }) = mount_action(flags) {
             prop_assert_eq!(flags & 0x001e_3020, 0);
+        }
+    }
+}
+
+/// What becomes of a request before anything of the caller is looked at but the name of a file system.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Aim {
+    Continues,
+    Refused,
+    Makes(NewMount),
+    Remounts,
+    Unmounts,
+    MakesNode,
+    Tells,
+}
+
+fn aim(notification: &Notification, name: &[u8]) -> Aim {
+    match decode(notification) {
+        None => Aim::Continues,
+        Some(Request::Mount(mount)) => match (mount_action(mount.flags), new_mount(name)) {
+            (Some(MountAction::New { .. }), Some(kind)) => Aim::Makes(kind),
+            (Some(MountAction::Remount { .. }), _) => Aim::Remounts,
+            _ => Aim::Continues,
+        },
+        Some(Request::Umount { flags, .. }) if is_plain_umount(flags) => Aim::Unmounts,
+        Some(Request::Umount { .. }) => Aim::Continues,
+        Some(Request::Fsopen { .. }) if new_mount(name).is_some() => Aim::Refused,
+        Some(Request::Fsopen { .. }) => Aim::Continues,
+        Some(Request::Mknod { mode, device: number, .. }) => match device(mode, number) {
+            Some(_) => Aim::MakesNode,
+            None => Aim::Continues,
+        },
+        Some(Request::Sysinfo { .. }) => Aim::Tells,
+    }
+}
+
+const X86_64: u32 = 0xc000_003e;
+const CWD: u64 = 0xffff_ffff_ffff_ff9c;
+
+/// Calls as programs were seen to make them (strace), with the name of the file system where the call
+/// has one, and what the broker makes of them. Addresses are any.
+const RECORDED: [(&str, u32, [u64; 6], &str, Aim); 21] = [
+    ("runc, proc", 165, [7, 8, 9, 0xe, 0, 0], "proc", Aim::Makes(NewMount::Proc)),
+    ("crun, sysfs", 165, [7, 8, 9, 0xf, 0, 0], "sysfs", Aim::Makes(NewMount::Sysfs)),
+    ("bwrap, proc", 165, [7, 8, 9, 0xe, 0, 0], "proc", Aim::Makes(NewMount::Proc)),
+    ("systemd, debugfs", 165, [7, 8, 9, 0xe, 0, 0], "debugfs", Aim::Makes(NewMount::Empty)),
+    ("runc, tmpfs", 165, [7, 8, 9, 0x100_0002, 5, 0], "tmpfs", Aim::Continues),
+    ("dockerd, overlay", 165, [7, 8, 9, 0, 5, 0], "overlay", Aim::Continues),
+    ("runc, a bind mount", 165, [7, 8, 9, 0x5000, 0, 0], "bind", Aim::Continues),
+    ("runc, a read-only path", 165, [7, 8, 9, 0x1021, 0, 0], "", Aim::Remounts),
+    ("runc, rslave", 165, [7, 8, 0, 0x8_4000, 0, 0], "", Aim::Continues),
+    ("switch_root, move", 165, [7, 8, 0, 0x2000, 0, 0], "", Aim::Continues),
+    ("busybox, mount -o remount", 165, [7, 8, 9, 0xc0ed_0020, 0, 0], "proc", Aim::Remounts),
+    ("umount", 166, [8, 0, 0, 0, 0, 0], "", Aim::Unmounts),
+    ("fuse-overlayfs, umount", 166, [8, 8, 0, 0, 0, 0], "", Aim::Unmounts),
+    ("runc, umount -l", 166, [8, 2, 0, 0, 0, 0], "", Aim::Continues),
+    ("util-linux, proc", 430, [9, 1, 0, 0, 0, 0], "proc", Aim::Refused),
+    ("podman, overlay", 430, [9, 1, 0, 0, 0, 0], "overlay", Aim::Continues),
+    ("mmdebstrap, null", 259, [CWD, 8, 0o20666, 0x103, 0, 0], "", Aim::MakesNode),
+    ("mmdebstrap, console", 259, [CWD, 8, 0o20600, 0x501, 0, 0], "", Aim::MakesNode),
+    ("dockerd, a whiteout", 259, [5, 8, 0o20000, 0, 0, 0], "", Aim::Continues),
+    ("mknod, a loop device", 133, [8, 0o60660, 0x700, 0, 0, 0], "", Aim::Continues),
+    ("free", 99, [8, 0, 0, 0, 0, 0], "", Aim::Tells),
+];
+
+fn notification(arch: u32, nr: u32, args: [u64; 6]) -> Notification {
+    Notification { id: 1, tid: 1, arch, nr, args }
+}
+
+#[test]
+fn recorded_requests() {
+    for (what, nr, args, name, expected) in RECORDED {
+        assert_eq!(aim(&notification(X86_64, nr, args), name.as_bytes()), expected, "{what}");
+    }
+}
+
+proptest! {
+    /// Recorded requests with some bits of their registers changed: what is done beyond letting the
+    /// call continue stays within what its number, its flags and the name of the file system allow.
+    #[test]
+    fn recorded_requests_with_changes(
+        which in 0_usize..RECORDED.len(),
+        changes in proptest::collection::vec((0_usize..6, 0_u32..64), 0..4),
+        arch in prop_oneof![4 => Just(X86_64), 1 => Just(0x4000_0003_u32), 1 => any::<u32>()],
+        name in prop_oneof!["proc", "sysfs", "tmpfs", "[a-z]{0,8}"],
+    ) {
+        let (_, nr, mut args, _, _) = RECORDED[which];
+        for (index, bit) in changes {
+            args[index] ^= 1 << bit;
+        }
+        let seen = aim(&notification(arch, nr, args), name.as_bytes());
+        match seen {
+            Aim::Continues | Aim::Tells => {}
+            Aim::Makes(kind) => {
+                prop_assert_eq!(new_mount(name.as_bytes()), Some(kind));
+                let magic = args[3] & 0xffff_0000 == 0xc0ed_0000;
+                let flags = if magic { args[3] & !0xffff_0000 } else { args[3] };
+                prop_assert_eq!(flags & 0x001e_3020, 0);
+            }
+            Aim::Remounts => prop_assert_ne!(args[3] & 0x20, 0),
+            Aim::Refused => prop_assert!(new_mount(name.as_bytes()).is_some()),
+            Aim::Unmounts => prop_assert_eq!(args[1] as u32 & 6, 0, "neither detach nor expire"),
+            Aim::MakesNode => {
+                let (mode, number) = if nr == 133 { (args[1], args[2]) } else { (args[2], args[3]) };
+                prop_assert_eq!(mode as u32 & 0o170_000, 0o020_000);
+                prop_assert!(device(mode as u32, number as u32).is_some());
+            }
         }
     }
 }

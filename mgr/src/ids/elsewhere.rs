@@ -27,6 +27,26 @@ pub fn unmapped() -> Vec<IdRange> {
     maps.iter().flatten().flat_map(|map| beyond(map)).collect()
 }
 
+/// The ids of the container that this manager is in: from 0 on, as many as are both user and group
+/// ids. `None` on a host.
+pub fn of_outer_container() -> Option<IdRange> {
+    if unmapped().is_empty() {
+        return None;
+    }
+    let maps = ["/proc/self/uid_map", "/proc/self/gid_map"].map(fs::read_to_string);
+    let [users, groups] = maps.map(|map| from_root(&map.unwrap_or_default()));
+    users?.intersection(groups?)
+}
+
+/// The first entry of a uid_map, which has root.
+fn from_root(map: &str) -> Option<IdRange> {
+    map.lines().find_map(|line| {
+        let mut fields = line.split_ascii_whitespace().filter_map(|f| f.parse().ok());
+        let (inside, count) = (fields.next()?, fields.nth(1)?);
+        IdRange::new(inside, count).filter(|range| range.start() == 0)
+    })
+}
+
 /// The user id of `name`, as text.
 pub fn uid_of(name: &str) -> Option<String> {
     find(name, &fs::read_to_string(ACCOUNTS[0]).unwrap_or_default()).map(str::to_owned)

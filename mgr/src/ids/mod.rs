@@ -35,6 +35,8 @@ use crate::error::{Error, Result};
 pub struct Ids {
     files: SubidFiles,
     pool: Pool,
+    /// What every container gets, if the manager itself is in a container.
+    shared: Option<IdRange>,
     /// Ranges that processes used at start though no record says so.
     quarantined: Vec<IdRange>,
     /// Where the last range ended: the search goes on there.
@@ -46,6 +48,18 @@ impl Ids {
     ///
     /// `recorded`: the ranges of the containers that the registry knows.
     pub fn open(files: SubidFiles, recorded: &[IdRange]) -> Result<Self> {
+        // The kernel lets nobody ID-map a mount inside of a user namespace (it asks for rights over the
+        // file system, which is the host's): files keep the ids that they have in the outer container, and
+        // so must the processes.
+        if let Some(range) = elsewhere::of_outer_container() {
+            tracing::warn!(
+                ids = %range,
+                "this manager is in a container, where no files can be ID-mapped: all containers get the \
+                 ids of that one; user namespaces of their own keep them apart, ids do not"
+            );
+            let (pool, quarantined, after) = (Pool::default(), Vec::new(), 0);
+            return Ok(Self { files, pool, shared: Some(range), quarantined, after });
+        }
         let pool = files.ensure()?;
         let unknown = |r: &IdRange| {
             pool.ranges().iter().any(|p| p.overlaps(*r)) && !recorded.iter().any(|k| k.contains(*r))
@@ -55,7 +69,7 @@ impl Ids {
             tracing::warn!(ids = %range, "processes use ids of ours that no record names; they are not given out");
         }
         let after = recorded.iter().map(|r| r.end()).max().unwrap_or(0);
-        Ok(Self { files, pool, quarantined, after })
+        Ok(Self { files, pool, shared: None, quarantined, after })
     }
 
     /// Where the ranges come from.
@@ -63,9 +77,14 @@ impl Ids {
         &self.files
     }
 
+    /// The ids that all containers have in common, because the manager is in a container itself.
+    pub fn shared(&self) -> Option<IdRange> {
+        self.shared
+    }
+
     /// Whether a range of `wanted` ids is free beside `used`.
     pub fn has_room(&self, used: &[IdRange], wanted: u32) -> bool {
-        self.pool.allocate(&self.taken(used), wanted, 0).is_ok()
+        self.shared.is_some() || self.pool.allocate(&self.taken(used), wanted, 0).is_ok()
     }
 
     fn taken(&self, used: &[IdRange]) -> Vec<IdRange> {

@@ -113,7 +113,10 @@ impl Manager {
         };
         let mut given = false;
         let userns_inode = ids.userns_inode;
-        let (uids, gids) = if ids.uids.is_empty() {
+        let (uids, gids) = if let (true, Some(range)) = (ids.uids.is_empty(), state.ids.shared()) {
+            given = true;
+            (vec![IdMapping::whole(range)], vec![IdMapping::whole(range)])
+        } else if ids.uids.is_empty() {
             let used: Vec<_> = state.registry.ids_in_use().map(|(range, _)| range).collect();
             let range = state.ids.allocate(&used, request.id_range_size)?;
             (vec![IdMapping::whole(range)], vec![IdMapping::whole(range)])

@@ -54,6 +54,13 @@ pub const STORES: &[StoreKind] = &[
         programs: &["buildkitd"],
         mode: 0o711,
     },
+    // The manager's own data, for a system container in the system container.
+    StoreKind {
+        name: "sysbox",
+        destination: "/var/lib/sysbox",
+        programs: &["sysbox-mgr"],
+        mode: 0o711,
+    },
     StoreKind { name: "crio", destination: "/var/lib/crio", programs: &["crio"], mode: 0o755 },
 ];
 

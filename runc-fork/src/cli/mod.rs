@@ -140,7 +140,8 @@ pub fn main() -> ExitCode {
         let _ = help::command().print_help();
         return ExitCode::SUCCESS;
     };
-    match begin(arguments.global).and_then(|global| run(&global, command)) {
+    let started = crate::run::sealed::run_from_copy().and_then(|()| begin(arguments.global));
+    match started.and_then(|global| run(&global, command)) {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(255)),
         Err(e) => {
             // As runc: 255 cannot be mistaken for the exit code of most programs.

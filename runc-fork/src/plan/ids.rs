@@ -52,6 +52,12 @@ impl Ids {
         translate(&self.gids, inside)
     }
 
+    /// Whether every id is the same inside and outside, so that no file is to be ID-mapped: the
+    /// manager is in a container itself, where the kernel allows no ID-mapped mounts.
+    pub fn are_the_same(&self) -> bool {
+        self.uids.iter().chain(&self.gids).all(|m| m.inside == m.outside)
+    }
+
     /// Whether a host user id belongs to the container.
     pub fn owns_uid(&self, host: u32) -> bool {
         self.uids.iter().any(|m| host.checked_sub(m.outside).is_some_and(|d| d < m.count))
@@ -80,5 +86,8 @@ mod tests {
         assert_eq!(ids.host_gid(10), Some(100_009));
         assert_eq!(ids.host_uid(11), None);
         assert!(ids.owns_uid(100_000) && !ids.owns_uid(1001));
+        assert!(!ids.are_the_same());
+        let same = vec![IdMap { inside: 0, outside: 0, count: 65536 }];
+        assert!(Ids { uids: same.clone(), gids: same }.are_the_same());
     }
 }

@@ -7,6 +7,7 @@ use oci_spec::runtime as oci;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use sysbox_cgroups::{Cgroup, Placeholder, device_rules};
+use sysbox_kernel::ns::is_on_the_host;
 use sysbox_kernel::schedule::{set_io_priority, set_scheduling};
 
 use crate::log;
@@ -24,10 +25,29 @@ pub fn apply_to_cgroup(cgroup: &Cgroup, spec: &oci::Spec) -> Result<()> {
     if let Some(mut resources) = given {
         // The spec lists what it adds to the devices that every container may use.
         let rules = resources.devices().clone().unwrap_or_default();
-        resources.set_devices(Some(device_rules(&rules, &[])));
+        // In a container itself, the runtime may install no filter; the outer container's holds.
+        let may_filter = is_on_the_host().context("look at the own user namespace")?;
+        resources.set_devices(may_filter.then(|| {
+            let mut rules = device_rules(&rules, &[]);
+            rules.push(no_console_of_the_host());
+            rules
+        }));
         cgroup.apply(&resources).context("set the limits (linux.resources)")?;
     }
     Ok(())
+}
+
+/// Nobody opens character device 5:1. For whoever opens it, it is the *host's* console; a container's
+/// /dev/console is a terminal of its own. Engines allow it all the same, and the mount broker makes
+/// nodes of it, which those who build images need.
+fn no_console_of_the_host() -> oci::LinuxDeviceCgroup {
+    let mut rule = oci::LinuxDeviceCgroup::default();
+    rule.set_allow(false)
+        .set_typ(Some(oci::LinuxDeviceType::C))
+        .set_major(Some(5))
+        .set_minor(Some(1))
+        .set_access(Some("rw".to_owned()));
+    rule
 }
 
 /// Gives container root its part of the cgroup.

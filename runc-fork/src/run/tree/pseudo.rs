@@ -6,7 +6,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use rustix::fs::CWD;
-use rustix::mount::MountAttrFlags;
+use rustix::io::Errno;
+use rustix::mount::{MountAttrFlags, MountFlags, UnmountFlags, mount, unmount};
 use sysbox_ipc::paths::{ALL, flat};
 use sysbox_kernel::features::Feature;
 use sysbox_kernel::mount::{attach, clone_tree, new_mount, new_proc_of};
@@ -44,7 +45,7 @@ fn proc_made_inside(pidns: BorrowedFd<'_>) -> Result<OwnedFd> {
             .and_then(|()| clone_process(CloneFlags::NONE).map_err(|_| rustix::io::Errno::AGAIN));
         match born_inside {
             Ok(Fork::Child) => {
-                if let Ok(made) = new_mount("proc", &[], MountAttrFlags::empty()) {
+                if let Ok(made) = new_kernel_mount("proc") {
                     let _ = theirs.send_fd("proc", made.as_fd());
                 }
                 exit_now(0)
@@ -61,7 +62,7 @@ fn proc_made_inside(pidns: BorrowedFd<'_>) -> Result<OwnedFd> {
 
 /// A sysfs that shows the container's network namespace.
 pub fn sysfs(netns: BorrowedFd<'_>, mount: &MountPlan) -> Result<OwnedFd> {
-    let made = in_network_namespace(netns, || new_mount("sysfs", &[], MountAttrFlags::empty()))?;
+    let made = in_network_namespace(netns, || new_kernel_mount("sysfs"))?;
     let made = made.context("mount sysfs")?;
     apply_attributes(&made, mount)?;
     Ok(made)
@@ -75,6 +76,22 @@ fn in_network_namespace<T>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T) -> R
     let done = work();
     move_into_link_name_space(own.as_fd(), network).context("leave the network namespace")?;
     Ok(done)
+}
+
+/// A proc or sysfs. Where this runtime is in a system container itself, the broker of that one serves
+/// them by mount(2) only; what it mounts carries the virtualised files of the outer container.
+fn new_kernel_mount(fs_type: &str) -> Result<OwnedFd> {
+    match new_mount(fs_type, &[], MountAttrFlags::empty()) {
+        Err(e) if e.raw_os_error() == Some(Errno::NOSYS.raw_os_error()) => {
+            let place = super::scratch_directory(fs_type)?;
+            mount(fs_type, &place, fs_type, MountFlags::empty(), None)
+                .with_context(|| format!("mount {fs_type} by the outer container's broker"))?;
+            let clone = clone_tree(CWD, &place, true).context("clone it")?;
+            unmount(&place, UnmountFlags::DETACH).context("unmount it from its first place")?;
+            Ok(clone)
+        }
+        made => Ok(made?),
+    }
 }
 
 /// A tmpfs that belongs to container root. Made by the host, so that its size cannot be changed

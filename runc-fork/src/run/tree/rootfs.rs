@@ -33,7 +33,8 @@ pub fn mount(plan: &Plan, userns: BorrowedFd<'_>) -> Result<Rootfs> {
     }
     let mount = Mount::of(&rootfs)?;
     let is_mount_point = path.canonicalize().is_ok_and(|p| p == mount.mount_point);
-    if mount.fs_type == "overlay" && is_mount_point {
+    let ids_differ = !plan.ids.are_the_same();
+    if mount.fs_type == "overlay" && is_mount_point && ids_differ {
         let base = path.parent().and_then(Path::parent).unwrap_or(path);
         let overlay = Overlay::parse(&mount, base)?;
         let work_directory = overlay.own_work_directory();
@@ -46,7 +47,8 @@ pub fn mount(plan: &Plan, userns: BorrowedFd<'_>) -> Result<Rootfs> {
     }
     let clone = clone_tree(&rootfs, Path::new(""), true)
         .with_context(|| format!("clone the root file system {}", path.display()))?;
-    idmap(clone.as_fd(), userns, true).map_err(|e| {
+    let mapped = if ids_differ { idmap(clone.as_fd(), userns, true) } else { Ok(()) };
+    mapped.map_err(|e| {
         let remedy = "use a storage driver on ext4, xfs or btrfs, or overlay";
         let (fs_type, why) = (&mount.fs_type, super::cannot_be_mapped(&e, remedy));
         let what = format!("ID-map the root file system {} ({fs_type})", path.display());
