@@ -90,6 +90,36 @@ fn outlive(place: &Place, name: &str) {
     daemon.terminate();
 }
 
+/// Where systemd runs, mounts are shared with their copies; those in containers are copies of this.
+#[test]
+fn the_mount_is_not_shared_where_others_are() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::new();
+    assert!(place.shell("mount --make-rshared /").status().unwrap().success());
+    let table = format!("/proc/{}/mountinfo", place.anchor.id());
+    let line = || {
+        let table = fs::read_to_string(&table).unwrap();
+        let point = place.run_dir.path().join("fs");
+        let line = table.lines().find(|line| line.contains(point.to_str().unwrap()));
+        line.expect("the mount").to_owned()
+    };
+    let mut daemon = place.start();
+    assert!(!line().contains("shared:"), "{}", line());
+    // Nor after a daemon has taken over one that is.
+    let cgroup = Cgroup::new("shared");
+    daemon.add(container("c", 7, &cgroup));
+    daemon.child.kill().unwrap();
+    daemon.child.wait().unwrap();
+    assert!(place.shell("mount --make-shared \"$1/fs\"").status().unwrap().success());
+    assert!(line().contains("shared:"), "{}", line());
+    let daemon = place.start();
+    assert!(!line().contains("shared:"), "{}", line());
+    daemon.remove("c");
+    daemon.terminate();
+}
+
 #[test]
 fn a_dead_mount_is_replaced() {
     if !is_root() {

@@ -75,6 +75,7 @@ pub fn prepare(
     let (session, relay) = match found {
         Some(held) => {
             let adopted = adopt(files, held).context("taking over the FUSE file system")?;
+            mount::keep_apart(&mountpoint)?;
             tracing::info!("took over the file system at {}", mountpoint.display());
             adopted
         }

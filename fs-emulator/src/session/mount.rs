@@ -8,7 +8,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::Context;
-use rustix::mount::{UnmountFlags, unmount};
+use rustix::mount::{MountPropagationFlags, UnmountFlags, mount_change, unmount};
 use sysbox_kernel::fuse::{self, MountOptions};
 
 /// Mounts at one place that are undone at most, so that this ends whatever happens.
@@ -26,7 +26,18 @@ pub fn replace(mount: BorrowedFd<'_>, mountpoint: &Path) -> anyhow::Result<()> {
     fs::create_dir_all(mountpoint)
         .with_context(|| format!("making the mount point {}", mountpoint.display()))?;
     fuse::attach(mount, mountpoint)
-        .with_context(|| format!("attaching the FUSE file system at {}", mountpoint.display()))
+        .with_context(|| format!("attaching the FUSE file system at {}", mountpoint.display()))?;
+    keep_apart(mountpoint)
+}
+
+/// Has nothing that is mounted on a copy of this mount appear here, or the other way round.
+///
+/// systemd shares all mounts with their copies. The files in containers are copies of this one, so
+/// that what a container mounts on its `/proc/meminfo` would appear on the host.
+pub fn keep_apart(mountpoint: &Path) -> anyhow::Result<()> {
+    // Nobody is asked: the walk ends at the root of the file system.
+    mount_change(mountpoint, MountPropagationFlags::PRIVATE)
+        .with_context(|| format!("making the mount at {} a private one", mountpoint.display()))
 }
 
 /// Whether a file system is mounted at `mountpoint`.
