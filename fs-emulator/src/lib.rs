@@ -7,6 +7,7 @@
 //! - [`table`]: every file, what it means, and who makes its text;
 //! - [`settings`]: what a container wrote to settings of the host;
 //! - [`render`]: numbers in the kernel's text format;
+//! - [`triggers`]: waking those who wait for pressure;
 //! - [`view`]: numbers of a container, as one reader sees them, from its cgroup;
 //! - [`containers`], [`container`], [`state`]: what is served, in memory and on disk;
 //! - [`serve`], [`daemon`], [`sandbox`], [`instance`]: the process itself.
@@ -22,4 +23,5 @@ pub mod session;
 pub mod settings;
 pub mod state;
 pub mod table;
+pub mod triggers;
 pub mod view;

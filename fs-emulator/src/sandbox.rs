@@ -3,14 +3,15 @@
 //! Requests come from inside containers, so whoever reads them should be able to do little: read
 //! the host's /proc and /sys, keep records in the run directory, and nothing else. The main thread,
 //! which reads nothing but signals, keeps the rights that unmounting the file system at the end
-//! takes, and the thread that watches the store keeps what a new holder needs.
+//! takes, the thread that watches the store keeps what a new holder needs, and the one that makes
+//! pressure triggers may write to cgroup files and nothing else.
 
 use std::io;
 use std::path::Path;
 
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, remove_capability_from_bounding_set, set_capabilities,
-    set_no_new_privs,
+    CapabilitySet, CapabilitySets, capabilities, remove_capability_from_bounding_set,
+    set_capabilities, set_no_new_privs,
 };
 use sysbox_kernel::landlock::{self, Access};
 
@@ -22,7 +23,6 @@ const KEPT: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 /// # Errors
 /// Rights could not be dropped. A kernel without Landlock is no error: that part is left out.
 pub fn enter(run_dir: &Path) -> io::Result<()> {
-    set_no_new_privs(true)?;
     let read = Access::READ_FILE | Access::READ_DIR;
     let keep = read
         | Access::WRITE_FILE
@@ -30,16 +30,32 @@ pub fn enter(run_dir: &Path) -> io::Result<()> {
         | Access::MAKE_REG
         | Access::MAKE_SOCK
         | Access::REMOVE_FILE;
-    let allowed = [(Path::new("/proc"), read), (Path::new("/sys"), read), (run_dir, keep)];
-    if let Err(e) = landlock::restrict_thread(&allowed) {
+    confine(&[(Path::new("/proc"), read), (Path::new("/sys"), read), (run_dir, keep)], KEPT)
+}
+
+/// Confines the calling thread to writing to what it owns in /sys: pressure files, on which only
+/// `CAP_SYS_RESOURCE` may make triggers of any length (without: of multiples of two seconds).
+///
+/// # Errors
+/// As [`enter`].
+pub fn enter_for_triggers() -> io::Result<()> {
+    let access = Access::READ_FILE | Access::WRITE_FILE;
+    confine(&[(Path::new("/sys/fs/cgroup"), access)], CapabilitySet::SYS_RESOURCE)
+}
+
+fn confine(allowed: &[(&Path, Access)], kept: CapabilitySet) -> io::Result<()> {
+    // Root need not have all of them.
+    let kept = kept & capabilities(None)?.permitted;
+    set_no_new_privs(true)?;
+    if let Err(e) = landlock::restrict_thread(allowed) {
         tracing::warn!("the daemon's access to files is not restricted: Landlock: {e}");
     }
-    for capability in CapabilitySet::all().iter().filter(|c| !KEPT.contains(*c)) {
+    for capability in CapabilitySet::all().iter().filter(|c| !kept.contains(*c)) {
         // Numbers that this kernel does not have are no loss.
         let _ = remove_capability_from_bounding_set(capability);
     }
     let none = CapabilitySet::empty();
-    set_capabilities(None, CapabilitySets { effective: KEPT, permitted: KEPT, inheritable: none })?;
+    set_capabilities(None, CapabilitySets { effective: kept, permitted: kept, inheritable: none })?;
     Ok(())
 }
 

@@ -2,29 +2,9 @@
 
 use crate::view::View;
 
-/// What the container's tasks lost by waiting for CPUs.
-pub fn cpu(view: &View) -> String {
-    pressure(view, "cpu")
-}
-
-/// What they lost by waiting for memory.
-pub fn memory(view: &View) -> String {
-    pressure(view, "memory")
-}
-
-/// What they lost by waiting for disks.
-pub fn io(view: &View) -> String {
-    pressure(view, "io")
-}
-
-/// What they lost to interrupts.
-pub fn irq(view: &View) -> String {
-    pressure(view, "irq")
-}
-
 /// The file of the container's own cgroup, which has the format of the machine's. It is cgroup v2's
 /// even where the controllers are v1's.
-fn pressure(view: &View, kind: &str) -> String {
+pub fn pressure(view: &View, kind: &str) -> String {
     let own = view.unified().into_iter().next();
     own.and_then(|own| own.text(&format!("{kind}.pressure"))).unwrap_or_else(|| no_pressure(kind))
 }

@@ -4,10 +4,11 @@
 //! Nothing here may block on a container: an answer comes from the daemon's memory, from cgroup
 //! files and from the host's own /proc.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-use fuser::{Errno, FileAttr, FileType, INodeNo, OpenAccMode};
+use fuser::{Errno, FileAttr, FileType, INodeNo, OpenAccMode, PollEvents, PollNotifier};
 
 use super::inode::{Node, Tree};
 use super::texts::Texts;
@@ -17,6 +18,7 @@ use crate::container::Container;
 use crate::containers::{Containers, WriteError};
 use crate::settings::{self, Refusal, Setting};
 use crate::table::{Row, Source};
+use crate::triggers::Triggers;
 use crate::view::View;
 use crate::view::host::{Host, boottime};
 
@@ -31,13 +33,19 @@ pub struct Desk {
     containers: Arc<Containers>,
     tree: Arc<Tree>,
     texts: Texts,
+    triggers: Triggers,
 }
 
 impl Desk {
     /// Answers for the files of these containers.
-    pub fn new(host: Arc<Host>, containers: Arc<Containers>, tree: Arc<Tree>) -> Self {
+    pub fn new(
+        host: Arc<Host>,
+        containers: Arc<Containers>,
+        tree: Arc<Tree>,
+        triggers: Triggers,
+    ) -> Self {
         // The clock since boot goes by far faster than files are opened, so handles are new.
-        Self { host, containers, tree, texts: Texts::new(boottime()) }
+        Self { host, containers, tree, texts: Texts::new(boottime()), triggers }
     }
 
     /// The container that an inode number belongs to; 0 for none.
@@ -148,11 +156,44 @@ impl Desk {
                     let container = self.containers.get(key).ok_or(Errno::ENOENT)?;
                     Ok((container, row, setting))
                 }
-                Source::View(_) => Err(Errno::EACCES),
+                Source::View(_) | Source::Pressure(_) => Err(Errno::EACCES),
             },
             Some(_) => Err(Errno::EISDIR),
             None => Err(Errno::ENOENT),
         }
+    }
+
+    /// The pressure file of an inode number: the container, and its cgroup's file.
+    fn pressure(&self, ino: INodeNo) -> Option<(u32, PathBuf)> {
+        let Some(Node::File { key, row: Row { source: Source::Pressure(kind), .. } }) =
+            self.tree.node(ino.0)
+        else {
+            return None;
+        };
+        let container = self.containers.get(key)?;
+        let unified = Path::new(&container.record.unified);
+        Some((key, unified.join(format!("{kind}.pressure"))))
+    }
+
+    /// Whether anything may be written to a file, ever.
+    pub fn takes_writing(&self, ino: INodeNo) -> bool {
+        self.setting(ino).is_ok() || self.pressure(ino).is_some()
+    }
+
+    /// What poll(2) says of an open pressure file beyond that it can be read and written, as the kernel
+    /// says it (`psi_trigger_poll`); none for other files. `waiting` is told of changes.
+    pub fn poll(
+        &self,
+        ino: INodeNo,
+        handle: u64,
+        waiting: Option<PollNotifier>,
+    ) -> Option<PollEvents> {
+        self.pressure(ino)?;
+        Some(match self.triggers.poll(handle, waiting) {
+            None => PollEvents::POLLERR | PollEvents::POLLPRI,
+            Some(true) => PollEvents::POLLPRI,
+            Some(false) => PollEvents::empty(),
+        })
     }
 
     /// Whether a file may be opened in this way by thread `opener`. The kernel has checked
@@ -166,7 +207,7 @@ impl Desk {
         {
             return Err(Errno::EACCES);
         }
-        if !writes {
+        if !writes || self.pressure(ino).is_some() {
             return Ok(());
         }
         let (container, row, _) = self.setting(ino)?;
@@ -202,8 +243,21 @@ impl Desk {
         Ok(self.texts.renew(handle, key, text, offset, size))
     }
 
-    /// Writes to a setting.
-    pub fn write(&self, ino: INodeNo, handle: u64, data: &[u8]) -> Result<(), Errno> {
+    /// Writes to a setting, or a trigger to a pressure file. `goes_on`: not from the beginning, which
+    /// changes nothing of a setting (`sysctl_writes_strict`).
+    pub fn write(
+        &self,
+        ino: INodeNo,
+        handle: u64,
+        data: &[u8],
+        goes_on: bool,
+    ) -> Result<(), Errno> {
+        if let Some((key, file)) = self.pressure(ino) {
+            return self.triggers.set(handle, key, &file, data).map_err(Errno::from);
+        }
+        if goes_on {
+            return Ok(());
+        }
         let (container, row, setting) = self.setting(ino)?;
         self.containers.write(&container, row, setting, data).map_err(|error| match error {
             WriteError::Refused(Refusal::Invalid) => Errno::EINVAL,
@@ -221,6 +275,7 @@ impl Desk {
 
     /// Closes a handle.
     pub fn close(&self, handle: u64) {
+        self.triggers.close(handle);
         self.texts.close(handle);
     }
 }

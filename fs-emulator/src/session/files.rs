@@ -101,7 +101,7 @@ impl Filesystem for Files {
     ) {
         // Opening a setting with O_TRUNC does nothing to it, as with the kernel's.
         let refused = mode.is_some() || uid.is_some() || gid.is_some();
-        let node = self.desk.node(ino).filter(|_| !refused && self.desk.setting(ino).is_ok());
+        let node = self.desk.node(ino).filter(|_| !refused && self.desk.takes_writing(ino));
         match node.and_then(|node| self.desk.attributes(&node)) {
             Some(attributes) => reply.attr(&TTL, &attributes),
             None => reply.error(Errno::EPERM),
@@ -160,15 +160,11 @@ impl Filesystem for Files {
         reply: ReplyWrite,
     ) {
         let appends = flags.0 & rustix::fs::OFlags::APPEND.bits() as i32 != 0;
-        // Who goes on writing changes nothing (`sysctl_writes_strict`).
-        let ignored = offset != 0 && !appends;
+        let goes_on = offset != 0 && !appends;
         let data = data.to_vec();
-        self.serve(ino, move |desk| {
-            let result = if ignored { Ok(()) } else { desk.write(ino, handle.0, &data) };
-            match result {
-                Ok(()) => reply.written(data.len() as u32),
-                Err(errno) => reply.error(errno),
-            }
+        self.serve(ino, move |desk| match desk.write(ino, handle.0, &data, goes_on) {
+            Ok(()) => reply.written(data.len() as u32),
+            Err(errno) => reply.error(errno),
         });
     }
 
@@ -189,17 +185,19 @@ impl Filesystem for Files {
     fn poll(
         &self,
         _: &Request,
-        _: INodeNo,
-        _: FileHandle,
-        _: PollNotifier,
+        ino: INodeNo,
+        handle: FileHandle,
+        notifier: PollNotifier,
         _: PollEvents,
-        _: PollFlags,
+        flags: PollFlags,
         reply: ReplyPoll,
     ) {
-        // Always ready, as the kernel's own are. Not implementing it would say the same, but for
-        // every later file of this connection too.
+        // Always ready, as the kernel's own are; pressure files can say more.
         let ready = PollEvents::POLLIN | PollEvents::POLLRDNORM;
-        reply.poll(ready | PollEvents::POLLOUT | PollEvents::POLLWRNORM);
+        let ready = ready | PollEvents::POLLOUT | PollEvents::POLLWRNORM;
+        let waits = flags.contains(PollFlags::FUSE_POLL_SCHEDULE_NOTIFY);
+        let more = self.desk.poll(ino, handle.0, waits.then_some(notifier));
+        reply.poll(ready | more.unwrap_or(PollEvents::empty()));
     }
 
     fn readdir(

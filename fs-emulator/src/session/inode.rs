@@ -192,6 +192,7 @@ fn size_bound(host: &Host, row: &Row) -> u64 {
 fn mode(host: &Host, row: &Row) -> u16 {
     match row.source {
         Source::View(_) => 0o444,
+        Source::Pressure(_) => host.mode(row.path).unwrap_or(0o666),
         // Anywhere but in the first network namespace, in which the daemon need not be, they are
         // read-only.
         Source::Setting(_) if row.path.starts_with("proc/sys/net/") => 0o644,

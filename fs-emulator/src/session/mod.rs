@@ -25,6 +25,7 @@ use sysbox_daemon::metrics::{Counter, Histogram};
 use sysbox_kernel::fuse::{self, journal::Journal};
 
 use crate::containers::Containers;
+use crate::triggers::Triggers;
 use crate::view::host::Host;
 use desk::Desk;
 use files::Files;
@@ -47,6 +48,7 @@ pub struct Prepared {
     relay: Option<Relay>,
     lines: Lines,
     tree: Arc<Tree>,
+    triggers: Triggers,
 }
 
 /// A session that is being served.
@@ -68,7 +70,8 @@ pub fn prepare(
     let mountpoint = run_dir.join("fs");
     let tree = Arc::new(Tree::new(&host));
     let agreed = Arc::new(OnceLock::new());
-    let desk = Desk::new(host, containers, tree.clone());
+    let triggers = Triggers::start().context("starting a thread")?;
+    let desk = Desk::new(host, containers, tree.clone(), triggers.clone());
     let lines = Lines::default();
     let files = Files::new(desk, lines.clone(), agreed.clone());
     let found = hold::find(run_dir).filter(|_| mount::is_mounted(&mountpoint));
@@ -92,7 +95,7 @@ pub fn prepare(
             (session, relay)
         }
     };
-    Ok(Prepared { session, relay, lines, tree })
+    Ok(Prepared { session, relay, lines, tree, triggers })
 }
 
 impl Prepared {
@@ -104,9 +107,10 @@ impl Prepared {
         self,
         ended: impl FnOnce(std::io::Result<()>) + Send + 'static,
     ) -> std::io::Result<Session> {
-        let Self { session, relay, lines, tree } = self;
+        let Self { session, relay, lines, tree, triggers } = self;
         let notifier = session.notifier();
         lines.staff()?;
+        triggers.watch()?;
         relay.map_or(Ok(()), Relay::start)?;
         std::thread::Builder::new().name("fuse".into()).spawn(move || ended(session.run()))?;
         Ok(Session { notifier, tree })

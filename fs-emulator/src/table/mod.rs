@@ -14,6 +14,7 @@ mod settings;
 
 use std::sync::PoisonError;
 
+use crate::render;
 use crate::settings::Setting;
 use crate::view::View;
 use crate::view::host::Host;
@@ -54,6 +55,7 @@ impl Row {
     pub fn text(&self, view: &View) -> String {
         match &self.source {
             Source::View(render) => render(view),
+            Source::Pressure(kind) => render::pressure(view, kind),
             Source::Setting(setting) => {
                 let values = view.container.settings.lock();
                 values.unwrap_or_else(PoisonError::into_inner).text(view.host, self, setting)
@@ -67,6 +69,8 @@ impl Row {
 pub enum Source {
     /// Everybody may read it, nobody write it: made for the reader.
     View(fn(&View) -> String),
+    /// What tasks lost by waiting for this ("cpu"); everybody may read it, and write a trigger to it.
+    Pressure(&'static str),
     /// The container's own value; who may read and write it is as in the host's file.
     Setting(Setting),
 }

@@ -19,8 +19,11 @@ const fn row(
 /// Why files about CPUs are emulated.
 const ALL_CPUS: &str = "shows all CPUs of the host whatever the container may use";
 
-/// Why pressure is emulated.
-const PRESSURE: &str = "tells how loaded the host is by everybody";
+/// A pressure file, with triggers.
+const fn pressure(id: u16, path: &'static str, kind: &'static str, meaning: &'static str) -> Row {
+    let (source, reason) = (Source::Pressure(kind), "tells how loaded the host is by everybody");
+    Row { id, path, meaning, reason, source, native_from: None }
+}
 
 /// All of them. Numbers up to 100; 11 is not used any more.
 pub static RESOURCES: &[Row] = &[
@@ -115,28 +118,15 @@ pub static RESOURCES: &[Row] = &[
         "is the host's, for all containers the same: kubelet takes it for the machine's name",
         render::product_uuid,
     ),
-    row(
+    pressure(
         15,
         "proc/pressure/cpu",
-        "what the container's tasks lost by waiting for CPUs",
-        PRESSURE,
-        render::pressure::cpu,
+        "cpu",
+        "what the container's tasks lost by waiting for CPUs; triggers for poll(2) work, 16 at once in a container",
     ),
-    row(
-        16,
-        "proc/pressure/memory",
-        "what they lost by waiting for memory",
-        PRESSURE,
-        render::pressure::memory,
-    ),
-    row(
-        17,
-        "proc/pressure/io",
-        "what they lost by waiting for disks",
-        PRESSURE,
-        render::pressure::io,
-    ),
-    row(18, "proc/pressure/irq", "what they lost to interrupts", PRESSURE, render::pressure::irq),
+    pressure(16, "proc/pressure/memory", "memory", "what they lost by waiting for memory"),
+    pressure(17, "proc/pressure/io", "io", "what they lost by waiting for disks"),
+    pressure(18, "proc/pressure/irq", "irq", "what they lost to interrupts"),
     row(
         19,
         "proc/vmstat",

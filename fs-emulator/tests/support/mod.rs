@@ -237,3 +237,8 @@ pub fn is_setting(file: &str) -> bool {
     let row = sysbox_fs::table::rows().find(|row| row.path == file).unwrap();
     matches!(row.source, sysbox_fs::table::Source::Setting(_))
 }
+
+/// Whether a file takes pressure triggers.
+pub fn is_pressure(file: &str) -> bool {
+    file.starts_with("proc/pressure/")
+}
