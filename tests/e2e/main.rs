@@ -3,6 +3,7 @@
 //! A module a theme. Each test makes its own containers and takes `shared()` so that those which look
 //! at the whole machine (`alone()`) wait for the others.
 
+mod api;
 mod cleanup;
 mod engines;
 mod errors;

@@ -10,6 +10,7 @@
 
 mod command;
 mod container;
+pub mod daemons;
 mod host;
 mod idmap;
 mod wait;
@@ -17,6 +18,7 @@ mod world;
 
 pub use command::{Cmd, Output};
 pub use container::{Container, Running};
+pub use daemons::sysbox;
 pub use host::Snapshot;
 pub use idmap::{IdRange, id_range};
 pub use wait::{patient, wait_until};

@@ -6,9 +6,10 @@ mod host;
 mod kernel;
 
 use serde_json::json;
+use sysbox_ipc::FsClient;
 
 use super::client::Client;
-use super::report::{Report, bytes, row};
+use super::report::{self, Report, bytes};
 
 /// How a check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,25 +92,33 @@ pub fn run(json: bool) -> anyhow::Result<()> {
     checks.extend(kernel::checks());
     checks.extend(host::checks());
     checks.extend(engines::checks());
-    let mut table = vec![row(["CHECK", "RESULT", "FOUND", "GIVES", "REMEDY"])];
-    table.extend(
-        checks.iter().map(|c| row([&c.what, c.verdict.name(), &c.found, c.gives, &c.remedy])),
-    );
     let describe = |c: &Check| {
         json!({
             "check": c.what, "result": c.verdict.name(), "found": c.found, "gives": c.gives,
             "remedy": c.remedy,
         })
     };
-    Report { json: checks.iter().map(describe).collect(), table }.print(json)?;
+    if json {
+        let json = checks.iter().map(describe).collect();
+        Report { json, table: Vec::new() }.print(true)?;
+    } else {
+        report::print(&checks.iter().map(lines).collect::<String>())?;
+    }
     let missing = checks.iter().filter(|c| c.verdict == Verdict::Bad).count();
     if missing > 0 {
-        anyhow::bail!(
-            "{missing} of {} checks failed; the last column says what to do",
-            checks.len()
-        );
+        anyhow::bail!("{missing} of {} checks failed; see above what to do", checks.len());
     }
     Ok(())
+}
+
+/// A check for people, with its remedy on a line of its own.
+fn lines(check: &Check) -> String {
+    let Check { what, verdict, found, gives, remedy } = check;
+    let mut text = format!("{:<8} {what}: {found}\n{:9}gives: {gives}\n", verdict.name(), "");
+    if !remedy.is_empty() {
+        text.push_str(&format!("{:9}to do: {remedy}\n", ""));
+    }
+    text
 }
 
 fn rights() -> Check {
@@ -120,6 +129,12 @@ fn rights() -> Check {
     Check::needed("rights", found, "the other checks need it", "run `sudo sysbox doctor`")
 }
 
+/// `sysbox-fs`, asked without the manager.
+fn files_alone() -> Result<String, String> {
+    let status = FsClient::connect().and_then(|client| client.status());
+    status.map(|s| format!("version {}, process {}", s.version, s.pid)).map_err(|e| e.to_string())
+}
+
 fn daemons() -> Vec<Check> {
     let reply = Client::connect().and_then(|client| client.version());
     let describe = |d: &sysbox_mgr::api::proto::Daemon| {
@@ -127,7 +142,7 @@ fn daemons() -> Vec<Check> {
         format!("version {}, process {}, {memory}, {} starts", d.version, d.pid, d.starts)
     };
     let (manager, files) = match &reply {
-        Err(e) => (Err(e.to_string()), Err("sysbox-mgr can't be asked".to_owned())),
+        Err(e) => (Err(e.to_string()), files_alone()),
         Ok(reply) => (
             reply.manager.as_ref().map(describe).ok_or_else(|| "no answer".to_owned()),
             reply.files.as_ref().map(describe).ok_or_else(|| reply.files_error.clone()),

@@ -10,12 +10,15 @@ use std::path::{Path, PathBuf};
 use sysbox_ipc::FsClient;
 
 use super::Manager;
+use super::abandoned::is_abandoned;
 use crate::registry::Record;
 use crate::volumes::Presence;
 
 /// What it is that was left over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
+    /// A container that its engine has removed without deleting it.
+    Container,
     /// Stores of inner engines.
     Volumes,
     /// A record that can't be read.
@@ -30,6 +33,7 @@ impl Kind {
     /// As the API tells it.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Container => "container",
             Self::Volumes => "volumes",
             Self::Record => "record",
             Self::Files => "files",
@@ -70,6 +74,14 @@ impl Manager {
         let records = self.records();
         let volumes = self.data_root.join("volumes");
         let mut found: Vec<_> = records.iter().filter_map(|r| of_stopped(r, &volumes)).collect();
+        found.extend(records.iter().filter(|record| is_abandoned(record)).map(|record| Leftover {
+            kind: Kind::Container,
+            id: record.id.clone(),
+            path: record.state_dir.clone(),
+            reason: "its engine has removed it, and its runtime has not deleted it".to_owned(),
+            action: Action::Remove,
+            failure: None,
+        }));
         for path in entries(&volumes)? {
             found.extend(of_directory(path, &records));
         }
@@ -101,6 +113,7 @@ impl Manager {
     fn remove(&self, leftover: &Leftover) -> Result<(), String> {
         match leftover.kind {
             Kind::Files => self.fs.remove(&leftover.id),
+            Kind::Container => self.sweep_abandoned(),
             Kind::Trash => self.volumes.empty_trash(),
             Kind::Volumes => {
                 self.adopt_orphans().map_err(|e| e.to_string())?;

@@ -16,6 +16,7 @@
 //! writing a record, never over a call that can take long. Whoever works on a container outside the
 //! lock has first taken its [`Live`] out of the table; others wait until it is back or has ended.
 
+mod abandoned;
 mod commit;
 pub mod gc;
 mod housekeeping;

@@ -131,7 +131,7 @@ impl Manager {
     }
 
     /// Ends what others do for the container.
-    fn let_go(&self, record: &Record, live: Live) {
+    pub(super) fn let_go(&self, record: &Record, live: Live) {
         self.inits.forget(record.key);
         if let Some(view) = &live.view {
             view.set_container(None);
@@ -182,6 +182,7 @@ impl Manager {
     /// Removes the volumes of all stopped containers whose owner is gone.
     pub fn sweep(&self) {
         self.sweep_orphans();
+        self.sweep_abandoned();
         let stopped: Vec<String> = {
             let state = self.lock();
             state.registry.iter().filter(|r| !r.is_live()).map(|r| r.id.clone()).collect()

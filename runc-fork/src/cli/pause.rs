@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use clap::Args;
-use sysbox_ipc::MgrClient;
+use sysbox_ipc::{MgrClient, crash};
 
 use super::Global;
 use crate::log;
@@ -22,7 +22,9 @@ pub fn pause(global: &Global, args: &PauseArgs) -> Result<()> {
     let state = directory.load()?;
     match state.status(&directory) {
         Status::Running | Status::Created => {
+            crash::point("pause.begun");
             state.cgroup.freeze()?;
+            crash::point("pause.done");
             let manager = MgrClient::connect();
             if let Err(e) = manager.and_then(|manager| manager.paused(&directory.manager_id())) {
                 log::warn(&format!(
@@ -41,7 +43,10 @@ pub fn resume(global: &Global, args: &PauseArgs) -> Result<()> {
     let _lock = directory.lock()?;
     let state = directory.load()?;
     match state.status(&directory) {
-        Status::Paused => Ok(state.cgroup.thaw()?),
+        Status::Paused => {
+            crash::point("resume.begun");
+            Ok(state.cgroup.thaw()?)
+        }
         _ => bail!("container not paused"),
     }
 }

@@ -13,7 +13,7 @@ use oci_spec::runtime as oci;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
 use rustix::process::{Signal, pidfd_send_signal};
 use sysbox_cgroups::{Cgroup, Driver, Layout};
-use sysbox_ipc::{MgrClient, proto};
+use sysbox_ipc::{MgrClient, crash, proto};
 use sysbox_kernel::ns::{LinkNameSpaceType, move_into_link_name_space};
 use sysbox_kernel::process::wait_pidfd;
 use sysbox_seccomp::Program;
@@ -77,6 +77,7 @@ pub fn create(request: &Request) -> Result<Created> {
     let driver = if request.systemd_cgroup { Driver::Systemd } else { Driver::Cgroupfs };
     let cgroup = plan_cgroup(spec, driver, &request.id)?;
     timer.mark("spec");
+    crash::point("create.started");
 
     directory.create()?;
     let mut undo =
@@ -104,6 +105,7 @@ pub fn create(request: &Request) -> Result<Created> {
     drop(rootfs);
     labels::check(&plan.process, converted.linux().as_ref().and_then(mount_label))?;
     timer.mark("register");
+    crash::point("create.registered");
 
     let placeholder = limits::create_cgroup(&cgroup, &request.id, &converted)?;
     // Not before: a cgroup that is refused because it is in use is somebody else's.
@@ -119,6 +121,7 @@ pub fn create(request: &Request) -> Result<Created> {
     make_start_fifo(&directory)?;
     let start = open_start_fifo(&directory.start_fifo())?;
     timer.mark("cgroup");
+    crash::point("create.cgroup");
 
     let host = HostView::remember()?;
     tree::enter_private_namespace()?;
@@ -146,6 +149,7 @@ pub fn create(request: &Request) -> Result<Created> {
     limits::apply_to_process(pid, &plan.process)?;
     own_standard_streams(plan.ids.host_uid(plan.process.uid), plan.ids.host_gid(plan.process.gid));
     timer.mark("launch");
+    crash::point("create.init");
 
     let namespace = |name: &str| -> Result<OwnedFd> {
         let path = format!("/proc/{pid}/ns/{name}");
@@ -169,6 +173,7 @@ pub fn create(request: &Request) -> Result<Created> {
     // Hooks are the host's programs and see the host's mounts.
     host.restore()?;
     timer.mark("tree");
+    crash::point("create.mounted");
 
     let state = State {
         version: VERSION,
@@ -202,12 +207,14 @@ pub fn create(request: &Request) -> Result<Created> {
     timer.mark("init");
     directory.save_spec(&converted)?;
     directory.save(&state)?;
+    crash::point("create.recorded");
     if let Some(pid_file) = &request.pid_file {
         write_pid_file(pid_file, pid)?;
     }
     manager.commit(&directory.manager_id(), pid, pidfd.as_fd())?;
     undo.armed = false;
     timer.mark("commit");
+    crash::point("create.committed");
     Ok(Created { state, master })
 }
 

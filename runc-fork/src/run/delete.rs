@@ -4,7 +4,7 @@ use anyhow::{Context, Result, bail};
 use oci_spec::runtime as oci;
 use rustix::process::{Signal, pidfd_send_signal};
 use sysbox_cgroups::{Cgroup, Driver};
-use sysbox_ipc::MgrClient;
+use sysbox_ipc::{MgrClient, crash};
 use sysbox_kernel::ns::pidfd;
 use sysbox_kernel::process::wait_pidfd;
 
@@ -23,6 +23,7 @@ pub fn delete(directory: &Directory, id: &str, force: bool) -> Result<()> {
         bail!("container does not exist: {id}");
     }
     let _lock = directory.lock()?;
+    crash::point("delete.begun");
     match directory.load() {
         Ok(state) => delete_known(directory, &state, force)?,
         Err(e) if !force => return Err(e),
@@ -34,6 +35,7 @@ pub fn delete(directory: &Directory, id: &str, force: bool) -> Result<()> {
     // After the processes, before the state: a manager that does not answer leaves a container
     // that can be deleted again.
     unregister(directory)?;
+    crash::point("delete.unregistered");
     directory.remove()
 }
 
@@ -46,6 +48,7 @@ fn delete_known(directory: &Directory, state: &State, force: bool) -> Result<()>
         _ => bail!("cannot delete container {} that is not stopped: {}", state.id, status.as_str()),
     }
     remove_cgroup(&state.cgroup);
+    crash::point("delete.cgroup");
     if let Some(work) = &state.work_directory {
         remove_work_directory(work);
     }

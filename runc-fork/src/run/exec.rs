@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime as oci;
 use rustix::process::setsid;
 use sysbox_cgroups::Entrance;
-use sysbox_ipc::MgrClient;
+use sysbox_ipc::{MgrClient, crash};
 use sysbox_kernel::ns::{ThreadNameSpaceType, move_into_thread_name_spaces, pidfd};
 use sysbox_kernel::process::{
     CloneFlags, Fork, clone_process, clone_process_into, close_all_but, exit_now, keep_over_exec,
@@ -81,6 +81,7 @@ pub fn exec(directory: &Directory, request: &Request) -> Result<i32> {
     let id = directory.manager_id();
     let taker = agent.or_else(|| Some(Taker::Broker { manager: manager.as_ref()?, id }));
     timer.mark("prepare");
+    crash::point("exec.begun");
 
     let (channel, theirs) = Channel::pair()?;
     let entrance = state.cgroup.entrance_exec(INIT_LEAF).context("open the cgroup")?;
@@ -113,6 +114,7 @@ pub fn exec(directory: &Directory, request: &Request) -> Result<i32> {
         subcgroup::enter(&state.cgroup, &places, pid)?;
         limits::apply_to_process(pid, &plan)?;
         own_standard_streams(state.ids.host_uid(plan.uid), state.ids.host_gid(plan.gid));
+        crash::point("exec.born");
         channel.send("go", "")?;
         let master = serve(request, plan.terminal, taker.as_ref(), &channel, (pid, &process))?;
         if let Some(socket) = &request.pidfd_socket {

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 
 use anyhow::{Context, Result, bail};
+use sysbox_ipc::crash;
 use sysbox_kernel::process::set_fs_ids;
 
 use super::hooks;
@@ -18,6 +19,7 @@ pub const INIT_LEAF: &str = "init.scope";
 /// Starts a created container.
 pub fn start(directory: &Directory) -> Result<()> {
     let _lock = directory.lock()?;
+    crash::point("start.begun");
     let state = directory.load()?;
     match state.status(directory) {
         Status::Created => {}
@@ -33,6 +35,7 @@ pub fn start(directory: &Directory) -> Result<()> {
         .open(&fifo)
         .with_context(|| format!("open {}", fifo.display()))?;
     file.write_all(b"0").context("tell init to start")?;
+    crash::point("start.told");
     fs::remove_file(&fifo).with_context(|| format!("remove {}", fifo.display()))?;
     let spec = directory.spec()?;
     let poststart = spec.hooks().as_ref().and_then(|h| h.poststart().as_ref());

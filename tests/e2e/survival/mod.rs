@@ -1,10 +1,14 @@
 //! The daemons are killed at any instant, and nothing inside notices more than a pause.
 
-use std::fs;
+mod crash;
+mod load;
+mod reboot;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use sysbox_tests::{BOOKWORM, BUSYBOX, Cmd, Container, World, alone, wait_until};
+use sysbox_tests::daemons::kill;
+use sysbox_tests::{BOOKWORM, BUSYBOX, Container, alone, wait_until};
 
 /// What is done inside in a loop; every step must succeed.
 ///
@@ -26,25 +30,6 @@ const MOUNTS: &str = "
         n=$((n + 1)); echo \"$n $longest\" >/rounds.new; mv /rounds.new /rounds
     done
     echo ended >/ended";
-
-/// Kills these daemons of the world as the kernel would, and starts them again.
-fn kill(daemons: &[&str]) {
-    let world = World::current();
-    let pid_file = |daemon: &str| world.dir.join("pid").join(daemon);
-    let pid = |daemon: &&str| fs::read_to_string(pid_file(daemon)).expect("a pid file");
-    let pids: Vec<String> = daemons.iter().map(|d| pid(d).trim().to_owned()).collect();
-    Cmd::new("kill", ["-KILL"]).args(&pids).ok();
-    let script = std::env::var("SYSBOX_WORLD_SCRIPT").expect("the world's script");
-    let dir = world.dir.to_str().expect("text");
-    for (daemon, pid) in daemons.iter().zip(&pids) {
-        // A manager that waits for a file of sysbox-fs dies when the next sysbox-fs has answered.
-        wait_until("the daemon is dead", Duration::from_secs(10), || {
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-            if stat.is_empty() || stat.contains(") Z ") { Ok(()) } else { Err(stat) }
-        });
-        Cmd::new(&script, ["start", dir, daemon]).ok();
-    }
-}
 
 /// Calls `kill` for the choices in turn, at instants that differ, until the time is over.
 fn kill_for(time: Duration, choices: &[&[&str]]) -> usize {
