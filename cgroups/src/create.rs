@@ -86,6 +86,8 @@ fn create_in(hierarchy: &Hierarchy, made: &mut Vec<PathBuf>) -> Result<()> {
             made.push(dir.clone());
         } else if dir == hierarchy.dir && procs::populated(&dir).context("look into", &dir)? {
             return Err(Error::InUse { path: dir });
+        } else if dir == hierarchy.dir && is_frozen(&dir) {
+            return Err(Error::Frozen { path: dir });
         }
         if hierarchy.is_unified() {
             enable_controllers(&parent);
@@ -98,6 +100,12 @@ fn create_in(hierarchy: &Hierarchy, made: &mut Vec<PathBuf>) -> Result<()> {
         parent = dir;
     }
     Ok(())
+}
+
+/// Whether somebody has frozen it, in the file of either version.
+fn is_frozen(dir: &Path) -> bool {
+    let says = |name, word| file::read(dir, name).is_ok_and(|text| text.trim() == word);
+    says("freezer.state", "FROZEN") || says("cgroup.freeze", "1")
 }
 
 /// Makes one directory; `false` if it is there already.

@@ -38,10 +38,19 @@ pub enum Error {
 
     /// The cgroup exists and has processes: it belongs to something else.
     #[error(
-        "cgroup {path} is in use by other processes: choose another linux.cgroupsPath, or stop what runs there"
+        "container's cgroup is not empty: {path} is in use by other processes (choose another linux.cgroupsPath, or stop what runs there)"
     )]
     InUse {
         /// The directory that has processes in it or below it.
+        path: PathBuf,
+    },
+
+    /// The cgroup exists and is frozen: whatever starts in it would never run.
+    #[error(
+        "container's cgroup unexpectedly frozen: {path} (thaw it, or choose another linux.cgroupsPath)"
+    )]
+    Frozen {
+        /// The frozen directory.
         path: PathBuf,
     },
 
@@ -54,7 +63,7 @@ pub enum Error {
 
     /// A limit was asked for whose controller this host (or this cgroup) does not have.
     #[error(
-        "cannot set {field}: no hierarchy of this host has the {controller} controller for cgroup {path} \
+        "invalid configuration: cannot set {field}: no hierarchy of this host has the {controller} controller for cgroup {path} \
          (remove the limit, or enable the controller)"
     )]
     NoController {

@@ -120,6 +120,10 @@ pub fn new_mount(
     attributes: MountAttrFlags,
 ) -> io::Result<OwnedFd> {
     let context = fsopen(fs_type, FsOpenFlags::FSOPEN_CLOEXEC)?;
+    if options.iter().all(|(key, _)| *key != "source") {
+        // What /proc/mounts shows first; "none" otherwise.
+        fsconfig_set_string(context.as_fd(), "source", fs_type)?;
+    }
     for (key, value) in options {
         if value.is_empty() {
             rustix::mount::fsconfig_set_flag(context.as_fd(), *key)?;
@@ -135,6 +139,7 @@ pub fn new_mount(
 /// Older kernels answer `EINVAL`.
 pub fn new_proc_of(pidns: impl AsFd, attributes: MountAttrFlags) -> io::Result<OwnedFd> {
     let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_set_string(context.as_fd(), "source", "proc")?;
     fsconfig_set_fd(context.as_fd(), "pidns", pidns)?;
     fsconfig_create(context.as_fd())?;
     Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)

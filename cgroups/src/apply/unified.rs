@@ -18,7 +18,9 @@ pub(super) fn write<'a>(
         let field = format!("linux.resources.unified[{name}]");
         let refuse =
             |reason: &str| Error::Unsupported { field: field.clone(), reason: reason.to_owned() };
-        let dir = cgroup.unified().ok_or_else(|| refuse("this host has no cgroup v2 hierarchy"))?;
+        let dir = cgroup
+            .unified()
+            .ok_or_else(|| refuse("invalid configuration: this host has no cgroup v2 hierarchy"))?;
         // "controller.what" also keeps "." and ".." out.
         let controller = match name.split_once('.') {
             Some((controller, rest)) if !controller.is_empty() && !rest.is_empty() => controller,

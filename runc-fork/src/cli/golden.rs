@@ -52,6 +52,7 @@ const ACCEPTED: &[&str] = &[
     "--debug --criu /usr/sbin/criu --rootless=auto list",
     // Go's flags
     "-root /r -log=/l -log-format json -systemd-cgroup=true -debug=false list -q",
+    "--root /a --root /b --debug --debug list",
     "-root=/r run -bundle /b -detach=true -pid-file=p ID",
     "update ID --pids-limit 42 -cpu-quota -1",
     "exec ID -t",

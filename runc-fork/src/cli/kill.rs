@@ -34,7 +34,7 @@ pub fn run(global: &Global, args: &KillArgs) -> Result<()> {
         if number == 9 {
             let _ = state.cgroup.thaw();
         }
-        return Ok(state.cgroup.kill_all(number)?);
+        return if number == 0 { Ok(()) } else { Ok(state.cgroup.kill_all(number)?) };
     }
     ensure!(alive, "container not running");
     let number = stop_signal(&state, number);
@@ -60,7 +60,8 @@ fn stop_signal(state: &State, number: i32) -> i32 {
 /// A signal by number, or by name with or without SIG.
 fn signal(text: &str) -> Result<i32> {
     if let Ok(number) = text.parse() {
-        ensure!((1..=64).contains(&number), "unknown signal {text:?}");
+        // 0 only asks whether there is somebody to signal, kill(2).
+        ensure!((0..=64).contains(&number), "unknown signal {text:?}");
         return Ok(number);
     }
     let name = text.to_uppercase();
@@ -93,6 +94,6 @@ mod tests {
         {
             assert_eq!(signal(text).unwrap(), number, "{text}");
         }
-        assert!(signal("FOO").is_err() && signal("0").is_err() && signal("RTMIN+99").is_err());
+        assert!(signal("FOO").is_err() && signal("65").is_err() && signal("RTMIN+99").is_err());
     }
 }

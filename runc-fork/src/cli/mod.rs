@@ -140,8 +140,10 @@ pub fn main() -> ExitCode {
         let _ = help::command().print_help();
         return ExitCode::SUCCESS;
     };
-    let started = crate::run::sealed::run_from_copy().and_then(|()| begin(arguments.global));
-    match started.and_then(|global| run(&global, command)) {
+    let checked = preserved(command)
+        .and_then(|()| crate::run::sealed::run_from_copy())
+        .and_then(|()| begin(arguments.global));
+    match checked.and_then(|global| run(&global, command)) {
         Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(255)),
         Err(e) => {
             // As runc: 255 cannot be mistaken for the exit code of most programs.
@@ -175,6 +177,24 @@ fn usage(error: &clap::Error) -> ExitCode {
         ErrorKind::InvalidSubcommand => 3,
         _ => 1,
     })
+}
+
+/// Checks that the descriptors of `--preserve-fds` are there, before any of our own takes their place.
+fn preserved(command: &Command) -> Result<()> {
+    let count = match command {
+        Command::Create(args) => args.preserve_fds,
+        Command::Run(args) => args.create.preserve_fds,
+        Command::Exec(args) => args.preserve_fds,
+        _ => 0,
+    };
+    let first = 3 + if count > 0 { listen_fds() } else { 0 };
+    for index in 0..count {
+        let path = format!("/proc/self/fd/{}", first + index);
+        if std::fs::symlink_metadata(&path).is_err() {
+            bail!("please check that preserved-fd {index} (of {count}) is present");
+        }
+    }
+    Ok(())
 }
 
 /// Opens the log, and makes `--root` absolute: it is handed to the manager.

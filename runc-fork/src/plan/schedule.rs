@@ -141,9 +141,9 @@ fn memory_policy(wanted: &oci::LinuxMemoryPolicy) -> Result<MemoryPolicy> {
         Flag::MpolFStaticNodes => 1 << 15,
     };
     let nodes = match wanted.nodes().as_deref().filter(|nodes| !nodes.is_empty()) {
-        Some(list) => {
-            number_list(list).with_context(|| format!("linux.memoryPolicy.nodes: {list:?}"))?
-        }
+        Some(list) => number_list(list).with_context(|| {
+            format!("linux.memoryPolicy.nodes: invalid memory policy nodes {list:?}")
+        })?,
         None => Vec::new(),
     };
     let flags = wanted.flags().iter().flatten().map(flag).fold(0, |all, one| all | one);

@@ -2,8 +2,9 @@
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -75,9 +76,32 @@ fn run_one(hook: &oci::Hook, state: &oci::State, directory: Option<&Path>) -> Re
     }
     let status = child.wait().context("wait for it")?;
     if !status.success() {
-        bail!("{status}, stderr: {}", message.trim());
+        bail!("{}, stdout: , stderr: {}", ending(status), message.trim());
     }
     Ok(())
+}
+
+/// How a hook ended, in the words of Go that runc's users know.
+fn ending(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit status {code}"),
+        (None, Some(signal)) => {
+            let name = match signal {
+                1 => "hangup",
+                2 => "interrupt",
+                6 => "aborted",
+                9 => "killed",
+                11 => "segmentation fault",
+                13 => "broken pipe",
+                15 => "terminated",
+                31 => "bad system call",
+                other => return format!("signal: signal {other}"),
+            };
+            let core = if status.core_dumped() { " (core dumped)" } else { "" };
+            format!("signal: {name}{core}")
+        }
+        (None, None) => status.to_string(),
+    }
 }
 
 fn end_after(child: &mut Child, timeout: Duration) -> Result<()> {

@@ -80,21 +80,48 @@ fn apply_schedule(pid: i32, wanted: &Schedule) -> Result<()> {
     let lists = [("initial", &wanted.initial_cpus), ("final", &wanted.final_cpus)];
     for (name, list) in lists {
         let Some(list) = list else { continue };
-        let mut set = CpuSet::new();
-        for cpu in list.iter().filter(|cpu| (**cpu as usize) < CpuSet::MAX_CPU) {
-            set.set(*cpu as usize);
+        if name == "initial" {
+            log::debug(&format!("nsexec[{pid}]: affinity: {}", mask(list)));
         }
-        sched_setaffinity(Pid::from_raw(pid), &set)
+        sched_setaffinity(Pid::from_raw(pid), &cpu_set(list))
             .with_context(|| format!("set the CPUs {list:?} (process.execCPUAffinity.{name})"))?;
     }
+    if wanted.final_cpus.is_none() && wanted.initial_cpus.is_none() {
+        // Those that the runtime was bound to are not the container's, whose cgroup says which it has.
+        let all: Vec<u32> = (0..1024).collect();
+        let _ = sched_setaffinity(Pid::from_raw(pid), &cpu_set(&all));
+    }
     if let Some(scheduler) = &wanted.scheduler {
-        set_scheduling(pid, scheduler)
-            .with_context(|| format!("set {scheduler:?} (process.scheduler)"))?;
+        set_scheduling(pid, scheduler).with_context(|| {
+            let hint = if scheduler.policy == DEADLINE {
+                "; process scheduler can't be used together with AllowedCPUs (linux.resources.cpu.cpus)"
+            } else {
+                ""
+            };
+            format!("set {scheduler:?} (process.scheduler){hint}")
+        })?;
     }
     if let Some(priority) = wanted.io_priority {
         set_io_priority(pid, priority).context("set the I/O priority (process.ioPriority)")?;
     }
     Ok(())
+}
+
+/// `SCHED_DEADLINE`
+const DEADLINE: u32 = 6;
+
+fn cpu_set(cpus: &[u32]) -> CpuSet {
+    let mut set = CpuSet::new();
+    for cpu in cpus.iter().filter(|cpu| (**cpu as usize) < CpuSet::MAX_CPU) {
+        set.set(*cpu as usize);
+    }
+    set
+}
+
+/// A list of CPUs as a number with a bit for each, for the log.
+fn mask(cpus: &[u32]) -> String {
+    let bits = cpus.iter().filter(|cpu| **cpu < 128).fold(0_u128, |bits, cpu| bits | 1 << cpu);
+    format!("{bits:#x}")
 }
 
 fn set_oom_score(pid: i32, score: i32) -> Result<()> {

@@ -107,7 +107,7 @@ fn inherit_over_exec(plan: &ProcessPlan) -> Result<()> {
     }
     if let Some(policy) = &plan.schedule.memory_policy {
         set_memory_policy(policy.mode, &policy.nodes)
-            .context("set the memory policy (linux.memoryPolicy)")?;
+            .context("set_mempolicy (linux.memoryPolicy)")?;
     }
     Ok(())
 }

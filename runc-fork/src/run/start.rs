@@ -9,7 +9,6 @@ use sysbox_ipc::crash;
 use sysbox_kernel::process::set_fs_ids;
 
 use super::hooks;
-use crate::log;
 use crate::state::{Directory, State, Status};
 
 /// The cgroup that the container's first process lives in: a leaf, so that controllers can be
@@ -39,10 +38,12 @@ pub fn start(directory: &Directory) -> Result<()> {
     fs::remove_file(&fifo).with_context(|| format!("remove {}", fifo.display()))?;
     let spec = directory.spec()?;
     let poststart = spec.hooks().as_ref().and_then(|h| h.poststart().as_ref());
-    for warning in hooks::run_all("poststart", poststart, &state.to_oci(Status::Running)) {
-        log::warn(&warning);
-    }
-    Ok(())
+    let running = state.to_oci(Status::Running);
+    let bundle = running.bundle().clone();
+    // As the runtime-spec has it since 1.2, and runc: the container does not outlive a failure.
+    hooks::run("poststart", poststart, &running, Some(&bundle)).inspect_err(|_| {
+        let _ = state.cgroup.kill_all(9);
+    })
 }
 
 /// Not earlier than `start`: until then engines look at init to learn which cgroup is the

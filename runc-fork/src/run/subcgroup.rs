@@ -39,8 +39,9 @@ pub fn enter(cgroup: &Cgroup, places: &[Place], pid: i32) -> Result<()> {
     for place in places {
         for directory in directories(cgroup, place)? {
             let file = directory.join(&place.path).join("cgroup.procs");
-            fs::write(&file, pid.to_string())
-                .with_context(|| format!("write {} (--cgroup)", file.display()))?;
+            fs::write(&file, pid.to_string()).with_context(|| {
+                format!("adding pid {pid} to cgroups failed (--cgroup): write {}", file.display())
+            })?;
         }
     }
     Ok(())

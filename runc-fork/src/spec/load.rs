@@ -8,12 +8,12 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capability, Process, Spec};
+use oci_spec::runtime::{Process, Spec};
 use rustix::fs::{FileType, Mode, OFlags, fstat, open};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::Error;
+use super::{Error, tolerate};
 
 /// Largest configuration that is read, in bytes; Kubernetes' largest objects have 1.5 MB.
 const MAX_SIZE: u64 = 16 << 20;
@@ -44,9 +44,9 @@ pub fn load(bundle: &Path) -> Result<Loaded, Error> {
     let mut json = read_json(&path)?;
     let mut warnings = Vec::new();
     if let Some(process) = json.get_mut("process") {
-        tolerate_process(process, "process", &mut warnings);
+        tolerate::process(process, "process", &mut warnings);
     }
-    tolerate_devices(&mut json);
+    tolerate::spec(&mut json).map_err(|reason| Error::Malformed { path: path.clone(), reason })?;
     let spec: Spec = typed(json, &path)?;
     let root = spec.root().as_ref().ok_or_else(|| Error::Malformed {
         path: path.clone(),
@@ -70,16 +70,25 @@ pub fn load(bundle: &Path) -> Result<Loaded, Error> {
 ///
 /// As [`load`].
 pub fn load_process(path: &Path) -> Result<(Process, Vec<String>), Error> {
-    let mut json = read_json(path)?;
+    // Whatever the caller names, a pipe too.
+    let mut text = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(MAX_SIZE).read_to_end(&mut text))
+        .map_err(|source| Error::Read { path: path.to_owned(), source })?;
+    let mut json = parse(&text, path)?;
     let mut warnings = Vec::new();
-    tolerate_process(&mut json, "", &mut warnings);
+    tolerate::process(&mut json, "", &mut warnings);
     Ok((typed(json, path)?, warnings))
 }
 
 fn read_json(path: &Path) -> Result<Value, Error> {
     let text = read_bounded(path, MAX_SIZE)
         .map_err(|source| Error::Read { path: path.to_owned(), source })?;
-    serde_json::from_slice(&text)
+    parse(&text, path)
+}
+
+fn parse(text: &[u8], path: &Path) -> Result<Value, Error> {
+    serde_json::from_slice(text)
         .map_err(|e| Error::Malformed { path: path.to_owned(), reason: e.to_string() })
 }
 
@@ -107,55 +116,6 @@ fn typed<T: DeserializeOwned>(json: Value, path: &Path) -> Result<T, Error> {
         };
         Error::Malformed { path: path.to_owned(), reason }
     })
-}
-
-/// Capabilities that this build has no name for are left out, as runc does: an engine may be newer
-/// than its runtime.
-fn tolerate_process(process: &mut Value, prefix: &str, warnings: &mut Vec<String>) {
-    tolerate_scheduler(process);
-    let Some(sets) = process.get_mut("capabilities").and_then(Value::as_object_mut) else {
-        return;
-    };
-    for (set, names) in sets {
-        let Some(names) = names.as_array_mut() else {
-            continue;
-        };
-        names.retain(|name| {
-            let known = serde_json::from_value::<Capability>(name.clone()).is_ok();
-            // What is no string at all is for the typed reading to refuse.
-            let keep = known || !name.is_string();
-            if !keep {
-                let dot = if prefix.is_empty() { "" } else { "." };
-                warnings.push(format!(
-                    "{prefix}{dot}capabilities.{set}: {name} is not known to this version; ignored"
-                ));
-            }
-            keep
-        });
-    }
-}
-
-/// The spec's names of two flags of the scheduler are not those that its types have.
-fn tolerate_scheduler(process: &mut Value) {
-    let flags = process.pointer_mut("/scheduler/flags").and_then(Value::as_array_mut);
-    for flag in flags.into_iter().flatten() {
-        let other = match flag.as_str() {
-            Some("SCHED_FLAG_RESET_ON_FORK") => "SCHED_RESET_ON_FORK",
-            Some("SCHED_FLAG_DL_OVERRUN") => "SCHED_FLAG_D_L_OVERRUN",
-            _ => continue,
-        };
-        *flag = other.into();
-    }
-}
-
-/// A device rule for all types may have the type "" (Go's way to write "none").
-fn tolerate_devices(json: &mut Value) {
-    let rules = json.pointer_mut("/linux/resources/devices").and_then(Value::as_array_mut);
-    for rule in rules.into_iter().flatten().filter_map(Value::as_object_mut) {
-        if rule.get("type").is_some_and(|t| t == "") {
-            rule.remove("type");
-        }
-    }
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ pub mod hints;
 pub mod init_system;
 pub mod load;
 pub mod options;
+mod tolerate;
 pub mod validate;
 
 pub use convert::{Context, convert, convert_process};

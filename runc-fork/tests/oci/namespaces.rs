@@ -61,6 +61,7 @@ fn joined(world: &World) {
 
 fn time(world: &World) {
     let mut bundle = Bundle::new(world, "time", "cat /proc/self/timens_offsets");
+    bundle.spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "time" }));
     bundle.spec["linux"]["timeOffsets"] = json!({ "boottime": { "secs": 7337, "nanosecs": 5 } });
     assert!(bundle.run().ok().contains("boottime         7337         5"));
 }

@@ -12,10 +12,16 @@ use super::destination::find;
 
 /// Covers each path: a directory by an empty read-only tmpfs, anything else by /dev/null.
 pub fn masked_paths(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<()> {
+    // One for all directories: each mount is a clone of it.
+    let mut empty = None;
     for path in paths {
         let Some(target) = find(root, path)? else { continue };
         let cover = if FileType::from_raw_mode(fstat(&target)?.st_mode) == FileType::Directory {
-            empty_directory()
+            match &empty {
+                None => empty_directory().map(|made| &*empty.insert(made)),
+                Some(made) => Ok(made),
+            }
+            .and_then(|made| clone_tree(made, Path::new(""), false))
         } else {
             null_device()
         };

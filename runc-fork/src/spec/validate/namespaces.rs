@@ -56,6 +56,11 @@ pub(super) fn check(
             return Err(shared_with_host(required.kind));
         }
     }
+    let offsets = linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty());
+    if offsets && namespaces.iter().all(|n| n.typ() != Type::Time || n.path().is_some()) {
+        let remedy = "add {\"type\": \"time\"} to linux.namespaces";
+        return Err(Error::field("linux.timeOffsets", "needs a new time namespace", remedy));
+    }
     if hints.host_user_namespace {
         return Err(Error::field(
             "linux.namespaces",
