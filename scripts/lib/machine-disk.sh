@@ -1,6 +1,6 @@
 # shellcheck shell=bash
 # The recipe of the machines' disks; see machine.sh for what a machine is. Needs packages.sh, image.sh,
-# world.sh and machine.sh.
+# tests.sh, world.sh and machine.sh.
 #
 # Debian's packages are installed into a directory, the container images are put into what will be its
 # Docker's data directory, and the whole becomes a file system. The images are loaded by an engine of
@@ -17,12 +17,9 @@ declare -A MACHINE_EXTRA=(
     [testing]=,docker-cli
 )
 
-# The container images that a machine's Docker has.
-MACHINE_IMAGES=(busybox bookworm trixie)
-
 # All that decides what is on the disk: this file, and the container images' recipes.
 machine_hash() {
-    { say "$1 ${MACHINE_EXTRA[$1]}"; cat "${BASH_SOURCE[0]}" "$TOP"/tests/machine/image/*; image_hash bookworm; } |
+    { say "$1 ${MACHINE_EXTRA[$1]} ${TEST_IMAGES[*]}"; cat "${BASH_SOURCE[0]}" "$TOP"/tests/machine/image/*; image_hash bookworm; } |
         sha256sum | cut -c 1-12
 }
 
@@ -76,7 +73,7 @@ copy_images() (
     trap 'world_down "$scratch"; rm -rf "$scratch"' EXIT
     export DOCKER_HOST=unix://$scratch/docker.sock DOCKER_CONFIG=$scratch/cli
     world_up "$(machine_view)" "$scratch" "$2" || exit 1
-    for name in "${MACHINE_IMAGES[@]}"; do load_image "$name" || exit 1; done
+    for name in "${TEST_IMAGES[@]}"; do load_image "$name" || exit 1; done
     world_stop "$scratch" dockerd containerd
     install --directory --mode=710 "$to" && cp --archive "$scratch/engine/docker"/{image,overlay2} "$to"
 )
