@@ -8,6 +8,7 @@ mod cleanup;
 mod engines;
 mod errors;
 mod exec;
+mod filesystems;
 mod ids;
 mod inner_docker;
 mod kernels;

@@ -150,3 +150,42 @@ impl Drop for DefaultRuntime {
 fn upper(container: &Running) -> PathBuf {
     container.inspect(".GraphDriver.Data.UpperDir").into()
 }
+
+#[test]
+fn modules_of_the_hosts_kernel_are_there_to_read() {
+    // Nobody else starts a system meanwhile, which would have them, too.
+    let _world = alone();
+    let release = Cmd::new("uname", ["-r"]).ok();
+    let modules = PathBuf::from(format!("/lib/modules/{release}"));
+    let _made = (!modules.exists()).then(|| MadeDirectory::new(&modules));
+    let system = Container::new(TRIXIE).start::<&str>([]);
+    let show = format!(
+        "grep -c 'lib/modules/{release} .* ro,' /proc/mounts && stat -c %u:%g {}",
+        modules.display()
+    );
+    assert_eq!(system.sh(&show).ok(), "1\n0:0");
+    let touched = system.sh(&format!("touch {}/file", modules.display())).fails();
+    assert!(touched.contains("Read-only file system"), "{touched}");
+    let plain = Container::sleeping::<&str>([]);
+    plain.sh(&format!("grep lib/modules /proc/mounts || test -e {}", modules.display())).fails();
+}
+
+/// A directory of the machine that was not there, for a moment.
+struct MadeDirectory {
+    topmost: PathBuf,
+}
+
+impl MadeDirectory {
+    fn new(path: &std::path::Path) -> Self {
+        let missing = path.ancestors().take_while(|p| !p.exists());
+        let topmost = missing.last().unwrap_or(path).to_owned();
+        fs::create_dir_all(path).unwrap();
+        Self { topmost }
+    }
+}
+
+impl Drop for MadeDirectory {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.topmost);
+    }
+}

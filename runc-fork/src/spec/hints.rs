@@ -53,6 +53,8 @@ pub struct Hints {
     pub init_system: Option<InitSystem>,
     /// Directory that the engine removes when the container (not only its process) is removed.
     pub owner_dir: PathBuf,
+    /// What the host has of its kernel's modules and headers.
+    pub kernel_files: Vec<PathBuf>,
 }
 
 /// Gathers the hints.
@@ -77,7 +79,30 @@ pub fn hints(loaded: &Loaded, options: &Options) -> Result<Hints, Error> {
         privileged: docker.privileged || looks_privileged(spec),
         init_system,
         owner_dir: owner_directory(&loaded.rootfs, docker_dir),
+        kernel_files: kernel_files(Path::new("/"), &rustix::system::uname()),
     })
+}
+
+/// Directories below `root` with the modules of this kernel, and its headers where Debian, Red Hat and
+/// Arch put them.
+fn kernel_files(root: &Path, uname: &rustix::system::Uname) -> Vec<PathBuf> {
+    let release = uname.release().to_string_lossy();
+    let modules = PathBuf::from(format!("/lib/modules/{release}"));
+    let below = |path: &Path| root.join(path.strip_prefix("/").unwrap_or(path));
+    // Links from the modules to what they were built with; Debian splits it in two.
+    let links = ["build", "source"].map(|link| std::fs::read_link(below(&modules).join(link)));
+    let headers = ["linux-headers-", "kernels/"].map(|kind| format!("/usr/src/{kind}{release}"));
+    let all = std::iter::once(modules.clone())
+        .chain(headers.map(PathBuf::from))
+        .chain(links.into_iter().flatten());
+    let mut found: Vec<PathBuf> = Vec::new();
+    for path in all {
+        let new = !found.iter().any(|seen| path.starts_with(seen));
+        if path.is_absolute() && new && below(&path).is_dir() {
+            found.push(path);
+        }
+    }
+    found
 }
 
 /// `<docker root>/containers/<id>`: Docker mounts three files from there into every container.
@@ -279,5 +304,26 @@ mod tests {
         assert_eq!(with(None), Some(InitSystem::Systemd));
         assert_eq!(with(Some(Stated::None)), None);
         assert_eq!(with(Some(Stated::Is(InitSystem::S6))), Some(InitSystem::S6));
+    }
+
+    #[test]
+    fn modules_and_headers_of_this_kernel_are_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let uname = rustix::system::uname();
+        let release = uname.release().to_str().unwrap();
+        assert_eq!(kernel_files(dir.path(), &uname), Vec::<PathBuf>::new());
+        let modules = format!("/lib/modules/{release}");
+        let headers = format!("/usr/src/linux-headers-{release}");
+        for path in [&modules[1..], &headers[1..], "usr/src/common", "lib/modules/other"] {
+            std::fs::create_dir_all(dir.path().join(path)).unwrap();
+        }
+        let link = |name: &str, target: &str| {
+            let link = dir.path().join(&modules[1..]).join(name);
+            std::os::unix::fs::symlink(target, link).unwrap();
+        };
+        link("build", &headers);
+        link("source", "/usr/src/common");
+        let found = kernel_files(dir.path(), &uname);
+        assert_eq!(found, [modules, headers, "/usr/src/common".into()].map(PathBuf::from));
     }
 }

@@ -35,7 +35,8 @@ impl<'a> Originals<'a> {
         let path = self.below.join(path);
         for layer in self.layers {
             // Looked at before it is opened for reading: it could be a device.
-            let found = openat2(layer.as_fd(), &path, OFlags::PATH | flags, Mode::empty(), resolve);
+            let look = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+            let found = openat2(layer.as_fd(), &path, look, Mode::empty(), resolve);
             let stat = match found.and_then(fstat) {
                 Ok(stat) => stat,
                 Err(Errno::NOENT) => continue,

@@ -118,6 +118,17 @@ pub(super) fn convert(
             }
         }
     }
+    if context.hints.init_system.is_some() {
+        let of_user = |path: &Path| {
+            let touches =
+                |d: &Path| d.starts_with(path) || (d != Path::new("/") && path.starts_with(d));
+            users.iter().any(|mount| touches(mount.destination()))
+        };
+        for path in context.hints.kernel_files.iter().filter(|path| !of_user(path)) {
+            let path = path.to_string_lossy();
+            mounts.push(new_mount(&path, "bind", &path, &["rbind", "ro", "nosuid", "nodev"]));
+        }
+    }
     let destinations = users.iter().map(|mount| mount.destination().clone()).collect();
     mounts.extend(users);
     spec.set_mounts(Some(mounts));

@@ -1,0 +1,276 @@
+//! Root file systems of every kind, as bundles for the runtime itself: what an engine would have mounted.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sysbox_tests::{BUSYBOX, Cmd, Output, World, cannot_run, shared};
+
+/// A directory below which the test mounts things; all of it goes with this value.
+struct Place {
+    dir: tempfile::TempDir,
+    mounted: Vec<PathBuf>,
+}
+
+impl Place {
+    fn new() -> Self {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        Cmd::new("chmod", ["711", text(dir.path())]).ok();
+        Self { dir, mounted: Vec::new() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn make(&self, name: &str) -> PathBuf {
+        let path = self.path(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    fn mount(&mut self, args: &[&str], at: &Path) {
+        Cmd::new("mount", args).args([text(at)]).ok();
+        self.mounted.push(at.to_owned());
+    }
+
+    /// A file system of this type and size in MB, in a file.
+    fn file_system(&mut self, kind: &str, megabytes: u64) -> PathBuf {
+        self.file_system_with(kind, megabytes, "loop").unwrap()
+    }
+
+    /// The same with options of mount(8); an error if the kernel does not know them.
+    fn file_system_with(
+        &mut self,
+        kind: &str,
+        megabytes: u64,
+        options: &str,
+    ) -> Result<PathBuf, String> {
+        let file = self.path(&format!("{kind}.img"));
+        fs::File::create(&file).unwrap().set_len(megabytes << 20).unwrap();
+        let quiet = if kind == "xfs" { "-f" } else { "-q" };
+        Cmd::new(&format!("mkfs.{kind}"), [quiet, text(&file)]).ok();
+        let at = self.make(kind);
+        let mounted = Cmd::new("mount", ["-o", options, text(&file), text(&at)]).run();
+        if !mounted.success() {
+            return Err(mounted.stderr);
+        }
+        self.mounted.push(at.clone());
+        Cmd::new("chmod", ["711", text(&at)]).ok();
+        Ok(at)
+    }
+
+    /// What an engine's overlay driver mounts: `image` is the layer below.
+    fn overlay(&mut self, image: &Path, container: &Path, options: &str) -> PathBuf {
+        let [upper, work, merged] = ["diff", "work", "merged"].map(|name| container.join(name));
+        for dir in [&upper, &work, &merged] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        let layers = format!(
+            "lowerdir={},upperdir={},workdir={}{options}",
+            image.display(),
+            upper.display(),
+            work.display()
+        );
+        self.mount(&["-t", "overlay", "overlay", "-o", &layers], &merged);
+        merged
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for mount in self.mounted.iter().rev() {
+            Cmd::new("umount", ["--lazy", text(mount)]).run();
+        }
+    }
+}
+
+/// The files of the busybox image.
+fn unpack(into: &Path) {
+    let name = format!("files-{}-{}", std::process::id(), next());
+    Cmd::docker(["create", "--name", &name, BUSYBOX]).ok();
+    let script = format!("docker export {name} | tar -x -C '{}'", into.display());
+    let unpacked = Cmd::new("sh", ["-c", &script]).run();
+    Cmd::docker(["rm", &name]).ok();
+    unpacked.ok();
+}
+
+/// Runs a script in a container with this root.
+fn run(rootfs: &Path, script: &str) -> Output {
+    let bundle = tempfile::tempdir().unwrap();
+    let bundle_path = text(bundle.path());
+    Cmd::new("runc", ["spec", "--bundle", bundle_path]).ok();
+    let config = bundle.path().join("config.json");
+    let mut spec: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(&config).unwrap()).unwrap();
+    spec["process"]["terminal"] = false.into();
+    spec["process"]["args"] = serde_json::json!(["sh", "-c", script]);
+    spec["root"] = serde_json::json!({ "path": rootfs, "readonly": false });
+    let cgroup =
+        format!("{}/fs-{}-{}", World::current().cgroup_parent(), std::process::id(), next());
+    spec["linux"]["cgroupsPath"] = cgroup.into();
+    fs::write(&config, spec.to_string()).unwrap();
+    let runtime = World::current().runtime();
+    let id = format!("fs-{}-{}", std::process::id(), next());
+    Cmd::new(text(&runtime), ["run", "--bundle", bundle_path, &id]).run()
+}
+
+fn next() -> u32 {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    NUMBER.fetch_add(1, Ordering::Relaxed)
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// Changes of every kind, and what must then be there with the ids that were given inside.
+const CHANGES: &str = "id -u && echo new >/etc/new && chown 1000:1001 /etc/new && \
+    ln /etc/new /etc/hard && mv /home /home2 && echo line >>/etc/passwd && rm /etc/group && \
+    chmod 4755 /bin/busybox && mkdir -p /a/b && stat -c %u:%g /etc/new /bin";
+
+fn works(what: &str, rootfs: &Path) {
+    let output = run(rootfs, CHANGES);
+    assert_eq!(output.ok(), "0\n1000:1001\n0:0", "{what}");
+    // The engine's mount of it may have remembered what was not there.
+    let _ = Cmd::new("mount", ["-o", "remount", text(rootfs)]).run();
+    let new = fs::metadata(rootfs.join("etc/new")).unwrap();
+    assert_eq!((new.uid(), new.gid(), new.nlink()), (1000, 1001, 2), "{what}");
+    assert!(rootfs.join("home2").is_dir() && !rootfs.join("home").exists(), "{what}");
+    assert!(!rootfs.join("etc/group").exists(), "{what}");
+    assert_eq!(fs::metadata(rootfs.join("bin/busybox")).unwrap().mode() & 0o7777, 0o4755, "{what}");
+    // And once more, over what is there now.
+    let script = "cat /etc/hard; stat -c %u:%g /etc/hard; ls -d /home2 /etc/group 2>/dev/null";
+    let again = run(rootfs, script).to_string();
+    assert!(again.contains("new\n1000:1001\n/home2"), "{what}: {again}");
+}
+
+#[test]
+fn directories_and_overlays_on_every_file_system() {
+    let _world = shared();
+    let mut place = Place::new();
+    let tmpfs = place.make("tmpfs");
+    place.mount(&["-t", "tmpfs", "-o", "mode=711", "tmpfs"], &tmpfs);
+    let own = place.make("own");
+    let stores = [
+        ("the machine's", own),
+        ("tmpfs", tmpfs),
+        ("xfs", place.file_system("xfs", 320)),
+        ("btrfs", place.file_system("btrfs", 256)),
+    ];
+    for (kind, store) in stores {
+        let image = store.join("image");
+        fs::create_dir(&image).unwrap();
+        unpack(&image);
+        for options in ["", ",metacopy=on,redirect_dir=on", ",redirect_dir=on", ",volatile"] {
+            let container = store.join(format!("container-{}", next()));
+            let merged = place.overlay(&image, &container, options);
+            works(&format!("overlay{options} on {kind}"), &merged);
+        }
+        works(&format!("directory on {kind}"), &image);
+    }
+}
+
+#[test]
+fn an_overlay_that_can_not_be_shared_is_refused_with_the_reason() {
+    let _world = shared();
+    let mut place = Place::new();
+    let image = place.make("image");
+    unpack(&image);
+    let merged = place.overlay(&image, &place.path("container"), ",index=on");
+    let message = run(&merged, "true").fails();
+    assert!(message.contains("index=off"), "{message}");
+}
+
+/// Ten containers from an image with inner images take the space of one, where the file system can
+/// share blocks.
+#[test]
+fn inner_images_are_shared_where_the_file_system_can() {
+    let _world = shared();
+    let mut place = Place::new();
+    for kind in ["xfs", "btrfs"] {
+        let store = place.file_system(kind, 640);
+        let image = store.join("image");
+        fs::create_dir(&image).unwrap();
+        unpack(&image);
+        let layer = image.join("var/lib/docker/overlay2/x/diff");
+        fs::create_dir_all(&layer).unwrap();
+        let big = layer.join("big");
+        Cmd::new("dd", ["if=/dev/urandom", &format!("of={}", big.display()), "bs=1M", "count=64"])
+            .ok();
+        let sum = Cmd::new("md5sum", [text(&big)]).ok();
+        let before = used(&store);
+        for _ in 0..10 {
+            let merged = place.overlay(&image, &store.join(format!("container-{}", next())), "");
+            let inside = run(
+                &merged,
+                "stat -f -c %T /var/lib/docker; md5sum /var/lib/docker/overlay2/x/diff/big",
+            );
+            let inside = inside.ok();
+            assert!(inside.contains(&sum[..32]) && !inside.contains("overlayfs"), "{inside}");
+        }
+        let more = used(&store).saturating_sub(before) >> 20;
+        assert!(more < 32, "ten containers with 64 MB each took {more} MB on {kind}");
+    }
+}
+
+/// Bytes that are in use on the file system of a directory.
+fn used(dir: &Path) -> u64 {
+    Cmd::new("sync", ["--file-system", text(dir)]).ok();
+    let printed = Cmd::new("stat", ["-f", "-c", "%b %f %S", text(dir)]).ok();
+    let numbers: Vec<u64> = printed.split_whitespace().map(|n| n.parse().unwrap()).collect();
+    (numbers[0] - numbers[1]) * numbers[2]
+}
+
+#[test]
+fn a_full_disk_is_told_inside_and_hurts_nothing() {
+    let _world = shared();
+    let mut place = Place::new();
+    let store = place.file_system("ext4", 32);
+    let image = place.make("image");
+    unpack(&image);
+    fs::create_dir_all(image.join("var/lib/docker")).unwrap();
+    let merged = place.overlay(&image, &store.join("container"), "");
+    let script = "echo before >/etc/before; dd if=/dev/zero of=/var/lib/docker/big bs=1M count=99; \
+                  dd if=/dev/zero of=/big bs=1M count=99; df / | tail -1; cat /etc/before";
+    let output = run(&merged, script);
+    let printed = output.to_string();
+    assert_eq!(printed.matches("No space left on device").count(), 2, "{printed}");
+    assert!(printed.contains("before"), "{printed}");
+    // A start with no room fails with that reason or works; with room it works again.
+    let full = run(&merged, "echo started").to_string();
+    assert!(full.contains("started") || full.contains("No space left"), "{full}");
+    fs::remove_file(store.join("container/diff/big")).unwrap();
+    let again = run(&merged, "cat /etc/before; rm /var/lib/docker/big; ls /var/lib/docker");
+    assert_eq!(again.ok(), "before");
+}
+
+/// `docker run --storage-opt size=` is a project quota on the container's layer.
+#[test]
+fn a_quota_of_the_layer_holds_for_the_inner_store_too() {
+    let _world = shared();
+    let mut place = Place::new();
+    let store = match place.file_system_with("xfs", 320, "loop,prjquota") {
+        Ok(store) => store,
+        Err(why) => {
+            let test = "filesystems::a_quota_of_the_layer_holds_for_the_inner_store_too";
+            let why = why.lines().next().unwrap_or_default();
+            return cannot_run(test, &format!("this kernel has no project quotas on xfs: {why}"));
+        }
+    };
+    let image = store.join("image");
+    fs::create_dir(&image).unwrap();
+    unpack(&image);
+    fs::create_dir_all(image.join("var/lib/docker")).unwrap();
+    let container = store.join("container");
+    fs::create_dir(&container).unwrap();
+    let project = format!("project -s -p {} 7", container.display());
+    let commands = ["-x", "-c", &project, "-c", "limit -p bhard=20m 7", text(&store)];
+    Cmd::new("xfs_quota", commands).ok();
+    let merged = place.overlay(&image, &container, "");
+    let script = "head -c 8m /dev/zero >/eight && head -c 8m /dev/zero >/var/lib/docker/eight && \
+                  echo fits; head -c 8m /dev/zero >/var/lib/docker/more; echo $?";
+    let printed = run(&merged, script).to_string();
+    assert!(printed.contains("fits") && printed.contains("No space left"), "{printed}");
+}
