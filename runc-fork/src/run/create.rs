@@ -191,11 +191,12 @@ pub fn create(request: &Request) -> Result<Created> {
         traps: program.as_ref().is_some_and(Program::has_traps),
         system_container: prepared.options.system_container,
     };
-    drop(built);
     run_hooks(&converted, &state)?;
     timer.mark("hooks");
 
     channel.send("go", &pid.to_string())?;
+    channel.send_fd("tree", built.root.as_fd())?;
+    drop(built);
     let creating = hook_state(&request.id, &bundle, &converted);
     let taker = listener::agent(profile, creating)
         .unwrap_or_else(|| Taker::Broker { manager: &manager, id: directory.manager_id() });

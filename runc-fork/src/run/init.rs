@@ -59,9 +59,11 @@ impl Init<'_> {
         let pid = channel.expect("go")?;
         self.state.set_pid(pid.parse().ok());
         reset_signals();
-        // While the process still has the ids of the host's root: the directories above the tree
-        // need not let container root through. Copying the namespace moves it along.
-        chdir(tree::root_path()).context("enter the tree")?;
+        let root = channel.receive_fd("tree")?;
+        // By descriptor, since the directories above the tree need not let this process through.
+        // Copying the namespace moves it along.
+        fchdir(&root).context("enter the tree")?;
+        drop(root);
         become_root_inside()?;
         // This copy is what locks the host side's mounts: see `tree`.
         unshare(UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP)

@@ -45,17 +45,12 @@ pub struct Parts<'a> {
 /// The finished tree.
 #[derive(Debug)]
 pub struct Tree {
-    /// The root file system's mount, attached at [`root_path`] in the builder's mount namespace.
+    /// The root file system's mount, attached over the engine's in the builder's mount namespace.
     pub root: OwnedFd,
     /// A work directory that was made for the overlay, to be removed with the container.
     pub work_directory: Option<PathBuf>,
     /// What the user should know, e.g. a volume that could not be ID-mapped.
     pub warnings: Vec<String>,
-}
-
-/// Where the tree is attached: only ever visible in the builder's private mount namespace.
-pub fn root_path() -> PathBuf {
-    paths::run_dir().join("stage/root")
 }
 
 /// Moves the caller into a private copy of its mount namespace, with a tmpfs to build on.
@@ -72,8 +67,7 @@ pub fn enter_private_namespace() -> Result<()> {
         .context("mount a tmpfs to build the container on")?;
     attach(&tmpfs, open_directory(&stage)?)
         .with_context(|| format!("mount a tmpfs on {}", stage.display()))?;
-    private(&tmpfs)?;
-    std::fs::create_dir(root_path()).context("make the mount point of the root file system")
+    private(&tmpfs)
 }
 
 /// Builds the tree. The caller is alone in its mount namespace (see [`enter_private_namespace`]).
@@ -99,7 +93,9 @@ pub fn build(plan: &Plan, context: &Parts<'_>) -> Result<Tree> {
 
 fn build_as_container_root(plan: &Plan, context: &Parts<'_>) -> Result<Tree> {
     let rootfs::Rootfs { mount: root, work_directory } = rootfs::mount(plan, context.userns)?;
-    attach(&root, open_directory(&root_path())?).context("attach the root file system")?;
+    // In the place of the engine's, for hooks that enter the container's mount namespace and mount
+    // something below `root.path` (GPU drivers come so). Nobody else sees it.
+    attach(&root, open_directory(&plan.rootfs)?).context("attach the root file system")?;
     private(&root)?;
     let mut tree = Tree { root, work_directory, warnings: Vec::new() };
     for mount in &plan.mounts {
