@@ -47,6 +47,12 @@
 //! step that must not be done twice is noted before it is taken, by the id of the mount that it makes
 //! or takes off: whether that mount is there tells whether the step was taken.
 //!
+//! # Two answers that are not the kernel's
+//!
+//! Real software goes by the mount table, in which virtualised files stand, and gives up at an error: an
+//! `umount` of one below /sys (Podman with `--userns=auto`) and a remount of one that is not there in the
+//! caller's network namespace (bubblewrap) succeed, and change nothing.
+//!
 //! # What is not locked, and what it costs
 //!
 //! The mounts that a container *starts* with are locked. One that the broker adds later belongs to

@@ -257,29 +257,3 @@ fn is_own_proc(dir: &str) -> bool {
     };
     fs::read_link(format!("{dir}/self")).is_ok_and(|link| link.to_str() == Some(&own)) && same()
 }
-
-/// Times mount(2) and umount(2) of new file systems: a line each, microseconds.
-pub fn measure(rounds: usize) {
-    fs::create_dir_all("/tmp/bench").expect("a directory to mount on");
-    let at = text(Some("/tmp/bench"));
-    let mut times = [const { Vec::new() }; 2];
-    for (kind, name) in ["tmpfs", "proc", "sysfs"].map(|kind| (kind, text(Some(kind)))) {
-        times.iter_mut().for_each(Vec::clear);
-        for _ in 0..rounds {
-            for (what, times) in times.iter_mut().enumerate() {
-                let start = Instant::now();
-                let result = match what {
-                    0 => call(Entry::Native, sys::MOUNT, &[name, at, name, 0, 0]),
-                    _ => call(Entry::Native, sys::UMOUNT2, &[at, 0]),
-                };
-                times.push(start.elapsed().as_nanos() as u64 / 100);
-                result.expect("mounting and unmounting");
-            }
-        }
-        for (what, times) in ["mount", "umount"].iter().zip(&mut times) {
-            times.sort_unstable();
-            let at = |percent: usize| times[times.len() * percent / 100] as f64 / 10.0;
-            println!("{what} {kind} {} {}", at(50), at(99));
-        }
-    }
-}

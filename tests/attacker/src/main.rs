@@ -14,6 +14,7 @@
 //! sysbox-attacker fuzz SEED SECONDS       random calls of the mount family
 //! sysbox-attacker load SECONDS            honest calls, many at once, with signals
 //! sysbox-attacker measure ROUNDS          how long mount(2) and umount(2) take: kind, p50, p99 in us
+//! sysbox-attacker calls                   how long calls without a trap take, in ns
 //! ```
 //!
 //! Each prints a line for every attempt with the answer, `BREACH` lines for what worked and must not,
@@ -23,6 +24,7 @@ mod escape;
 mod garbage;
 mod host;
 mod locked;
+mod measure;
 mod neighbours;
 mod places;
 mod report;
@@ -59,7 +61,8 @@ fn main() {
         }
         ["fuzz", seed, time] => garbage::fuzz(seed.parse().unwrap_or(1), seconds(time)),
         ["load", time] => garbage::load(seconds(time)),
-        ["measure", rounds] => return garbage::measure(rounds.parse().unwrap_or(100)),
+        ["measure", rounds] => return measure::mounts(rounds.parse().unwrap_or(100)),
+        ["calls"] => return measure::calls(),
         _ => {
             eprintln!("unknown words {words:?}; the source's first page lists the known ones");
             std::process::exit(2);

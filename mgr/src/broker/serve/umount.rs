@@ -6,7 +6,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
@@ -188,7 +187,7 @@ impl Covered {
         let mut path = [name, b"/"].concat();
         loop {
             let Some(file) = self.files.get(*files_off) else {
-                return Ok(unmount_settled(name, *files_off > 0));
+                return Ok(unmount(name, UnmountFlags::NOFOLLOW));
             };
             path.truncate(name.len() + 1);
             path.extend_from_slice(file);
@@ -230,22 +229,4 @@ impl Covered {
 fn open_root(name: &[u8]) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(CWD, name, flags, Mode::empty())
-}
-
-/// Unmounts what is at `name`. With many callers at once, the kernel has been seen to answer `EBUSY`
-/// right after files were `taken_off`, though nothing used the mount: then it is asked again. A
-/// mount that is in use costs its caller some milliseconds more.
-fn unmount_settled(name: &[u8], taken_off: bool) -> rustix::io::Result<()> {
-    const TIMES: u32 = 5;
-    const PAUSE: Duration = Duration::from_millis(1);
-    let mut left = if taken_off { TIMES } else { 0 };
-    loop {
-        match unmount(name, UnmountFlags::NOFOLLOW) {
-            Err(Errno::BUSY) if left > 0 => {
-                left -= 1;
-                std::thread::sleep(PAUSE);
-            }
-            result => return result,
-        }
-    }
 }
