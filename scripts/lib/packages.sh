@@ -3,7 +3,7 @@
 
 # What each is for: the engine and its network; images made without a registry; the build.
 PACKAGES=(docker.io iptables iproute2 mmdebstrap busybox-static libseccomp-dev gcc libc6-dev pkg-config jq procps
-    xfsprogs btrfs-progs)
+    xfsprogs btrfs-progs podman)
 
 # What testing the package takes besides: machines to install it in, and Debian's checks of packages.
 MACHINE_TOOLS=(qemu-system-x86 e2fsprogs lintian)

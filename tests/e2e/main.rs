@@ -4,6 +4,7 @@
 //! at the whole machine (`alone()`) wait for the others.
 
 mod api;
+mod callers;
 mod cleanup;
 mod engines;
 mod errors;
