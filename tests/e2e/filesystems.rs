@@ -98,6 +98,11 @@ fn unpack(into: &Path) {
 
 /// Runs a script in a container with this root.
 fn run(rootfs: &Path, script: &str) -> Output {
+    run_with(rootfs, &[], &[], script)
+}
+
+/// The same with bind mounts, as source and destination, and with variables.
+fn run_with(rootfs: &Path, binds: &[(&Path, &str)], env: &[&str], script: &str) -> Output {
     let bundle = tempfile::tempdir().unwrap();
     let bundle_path = text(bundle.path());
     Cmd::new("runc", ["spec", "--bundle", bundle_path]).ok();
@@ -107,6 +112,13 @@ fn run(rootfs: &Path, script: &str) -> Output {
     spec["process"]["terminal"] = false.into();
     spec["process"]["args"] = serde_json::json!(["sh", "-c", script]);
     spec["root"] = serde_json::json!({ "path": rootfs, "readonly": false });
+    for (source, destination) in binds {
+        spec["mounts"].as_array_mut().unwrap().push(serde_json::json!({
+            "destination": destination, "source": source, "type": "bind", "options": ["rbind"]
+        }));
+    }
+    let all = spec["process"]["env"].as_array_mut().unwrap();
+    all.extend(env.iter().map(|variable| (*variable).into()));
     let cgroup =
         format!("{}/fs-{}-{}", World::current().cgroup_parent(), std::process::id(), next());
     spec["linux"]["cgroupsPath"] = cgroup.into();
@@ -273,4 +285,36 @@ fn a_quota_of_the_layer_holds_for_the_inner_store_too() {
                   echo fits; head -c 8m /dev/zero >/var/lib/docker/more; echo $?";
     let printed = run(&merged, script).to_string();
     assert!(printed.contains("fits") && printed.contains("No space left"), "{printed}");
+}
+
+#[test]
+fn a_volume_that_can_not_be_id_mapped_is_told_or_refused() {
+    let _world = shared();
+    let mut place = Place::new();
+    let image = place.make("image");
+    unpack(&image);
+    let volumes = ["ext4", "tmpfs", "ramfs"].map(|kind| place.make(&format!("volume-{kind}")));
+    for (kind, volume) in ["tmpfs", "ramfs"].iter().zip(&volumes[1..]) {
+        place.mount(&["-t", kind, kind], volume);
+    }
+    for volume in &volumes {
+        fs::write(volume.join("file"), "text").unwrap();
+        Cmd::new("chmod", ["755", text(volume)]).ok();
+    }
+    let owners = "stat -c %u /ext4/file /tmpfs/file /ramfs/file | xargs; cat /ramfs/file";
+    let binds = [(&*volumes[0], "/ext4"), (&*volumes[1], "/tmpfs"), (&*volumes[2], "/ramfs")];
+    let output = run_with(&image, &binds, &[], owners);
+    let (printed, told) = (output.stdout.clone(), output.stderr.clone());
+    assert_eq!(printed.trim(), "0 0 65534\ntext", "{told}");
+    assert!(told.contains("/ramfs") && told.contains("(ramfs) cannot be ID-mapped"), "{told}");
+    assert!(!told.contains("/tmpfs"), "{told}");
+
+    let strict = "SYSBOX_FSUID_MAP_FAIL_ON_ERROR=TRUE";
+    let refused = run_with(&image, &binds, &[strict], owners).fails();
+    assert!(refused.contains("(ramfs) cannot be ID-mapped"), "{refused}");
+    assert_eq!(run_with(&image, &binds[..2], &[strict], "stat -c %u /tmpfs/file").ok(), "0");
+    // What is left out on purpose is no error.
+    let skip = "SYSBOX_SKIP_UID_SHIFT=/ext4,/ramfs";
+    let skipped = run_with(&image, &binds, &[strict, skip], owners);
+    assert_eq!(skipped.ok(), "65534 0 65534\ntext");
 }

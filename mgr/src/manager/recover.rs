@@ -17,7 +17,9 @@ use crate::volumes::Orphan;
 impl Manager {
     /// Brings the records up to date with the world. Nothing of a live container is touched.
     pub(super) fn recover(&self) -> Result<()> {
-        self.adopt_orphans()?;
+        if let Err(e) = self.adopt_orphans() {
+            tracing::error!("{e}");
+        }
         let records: Vec<Record> = self.lock().registry.iter().cloned().collect();
         for record in records {
             let id = record.id.clone();
@@ -43,7 +45,10 @@ impl Manager {
                     }
                 },
             };
-            result.doing(|| format!("taking up container {id}"))?;
+            // One that fails (the disk is full) must not keep the others from being served.
+            if let Err(e) = result {
+                tracing::error!(container = id, "taking it up: {e}");
+            }
         }
         {
             let state = self.lock();
@@ -152,7 +157,9 @@ impl Manager {
         }
         let mut state = self.lock();
         state.live.insert(id.clone(), Live { container: None, userns, view });
-        state.registry.update(id, |record| record.state = Life::Running)?;
+        if record.state != Life::Running {
+            state.registry.update(id, |record| record.state = Life::Running)?;
+        }
         drop(state);
         self.events.add(Kind::TakenUp, id, "");
         self.ask_for_files(record);

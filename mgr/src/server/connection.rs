@@ -90,7 +90,7 @@ impl Session<'_> {
             let Some(incoming) = connection.receive::<proto::MgrRequest>()? else {
                 return Ok(());
             };
-            let (result, fd) = while_telling(connection, || {
+            let (result, fd) = while_telling(connection, WORKING, || {
                 self.answer(incoming.message, incoming.fds)
                     .unwrap_or_else(|e| (mgr_reply::Result::Error(e.into()), None))
             });
@@ -199,11 +199,11 @@ impl Session<'_> {
 
 /// Does `work` and tells the runtime at intervals that it goes on: stores with many inner images take
 /// their time, and the runtime gives up when it hears nothing.
-fn while_telling<T>(connection: &Connection, work: impl FnOnce() -> T) -> T {
+fn while_telling<T>(connection: &Connection, every: Duration, work: impl FnOnce() -> T) -> T {
     let (done, waiting) = std::sync::mpsc::channel::<()>();
     std::thread::scope(|scope| {
         let tell = move || {
-            while waiting.recv_timeout(WORKING) == Err(RecvTimeoutError::Timeout) {
+            while waiting.recv_timeout(every) == Err(RecvTimeoutError::Timeout) {
                 let working = mgr_reply::Result::Working(proto::Empty {});
                 if connection.send(&proto::MgrReply { result: Some(working) }, &[]).is_err() {
                     return;
@@ -225,4 +225,35 @@ fn take<const N: usize>(fds: Vec<OwnedFd>, call: &str) -> Result<[OwnedFd; N]> {
         Error::new(format!("{call} needs {N} descriptors, and {got} came"))
             .remedy("are the runtime and sysbox-mgr of the same release?")
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_takes_long_is_not_silent() {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+        let kind = SocketType::SEQPACKET;
+        let pair = socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
+        let (ours, theirs) = (Connection::from(pair.0), Connection::from(pair.1));
+        let (heard, told) = std::sync::mpsc::channel();
+        let runtime = std::thread::spawn(move || {
+            for _ in 0..3 {
+                let reply = theirs.receive::<proto::MgrReply>().unwrap().unwrap().message;
+                assert!(matches!(reply.result, Some(mgr_reply::Result::Working(_))), "{reply:?}");
+            }
+            heard.send(()).unwrap();
+            theirs
+        });
+        let done = while_telling(&ours, Duration::from_millis(5), || told.recv());
+        done.unwrap();
+        drop(runtime.join().unwrap());
+        // Whoever has gone away is no reason to stop in the middle.
+        let one = while_telling(&ours, Duration::from_millis(1), || {
+            std::thread::sleep(Duration::from_millis(20));
+            1
+        });
+        assert_eq!(one, 1);
+    }
 }

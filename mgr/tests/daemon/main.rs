@@ -7,6 +7,7 @@ mod api;
 mod client;
 mod coherence;
 mod fake_fs;
+mod full_disk;
 mod host;
 mod ids;
 mod lifecycle;

@@ -17,8 +17,10 @@ use sysbox_ipc::proto;
 use sysbox_kernel::mount::Propagation;
 use sysbox_kernel::ns::LinkNameSpaceType;
 
+use crate::spec::Options;
+
 pub use ids::Ids;
-pub use mounts::{MountPlan, Source};
+pub use mounts::{Mapping, MountPlan, Source};
 pub use namespaces::{Joined, Namespaces, TimeOffsets};
 pub use options::MountOptions;
 pub use process::{Capabilities, ProcessPlan};
@@ -80,6 +82,8 @@ pub struct Plan {
     pub domainname: Option<String>,
     /// `linux.sysctl`
     pub sysctl: BTreeMap<String, String>,
+    /// `linux.netDevices`: names on the host and inside.
+    pub network_devices: BTreeMap<String, String>,
     /// The process.
     pub process: ProcessPlan,
     /// Whether /dev/console is wanted.
@@ -87,13 +91,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Makes the plan. `skip_idmap` names destinations whose sources are not ID-mapped.
+    /// Makes the plan.
     pub fn new(
         id: &str,
         bundle: &Path,
         spec: &oci::Spec,
         registered: &proto::Registered,
-        skip_idmap: &[PathBuf],
+        options: &Options,
     ) -> Result<Self> {
         let root = spec.root().as_ref().context("root is missing in config.json")?;
         let linux = spec.linux().as_ref().context("linux is missing in config.json")?;
@@ -101,7 +105,13 @@ impl Plan {
         let mut mounts = Vec::new();
         for mount in spec.mounts().iter().flatten() {
             let mut mount = MountPlan::new(mount, bundle)?;
-            mount.skip_idmap = skip_idmap.contains(&mount.destination);
+            mount.mapping = if options.skip_uid_shift.contains(&mount.destination) {
+                Mapping::Never
+            } else if options.require_id_mapping {
+                Mapping::Always
+            } else {
+                Mapping::WherePossible
+            };
             mounts.push(mount);
         }
         for volume in &registered.volumes {
@@ -124,10 +134,21 @@ impl Plan {
             hostname: spec.hostname().clone(),
             domainname: spec.domainname().clone(),
             sysctl: linux.sysctl().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect(),
+            network_devices: network_devices(linux),
             terminal: process.terminal,
             process,
         })
     }
+}
+
+fn network_devices(linux: &oci::Linux) -> BTreeMap<String, String> {
+    let devices = linux.net_devices().iter().flatten();
+    devices
+        .map(|(name, device)| {
+            let inside = device.name().clone().filter(|inside| !inside.is_empty());
+            (name.clone(), inside.unwrap_or_else(|| name.clone()))
+        })
+        .collect()
 }
 
 /// The root of the tree comes from no mount of the host, so to be a slave has no meaning for it.

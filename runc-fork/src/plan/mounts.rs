@@ -53,12 +53,25 @@ pub struct MountPlan {
     pub destination: PathBuf,
     /// How.
     pub options: MountOptions,
-    /// The source is not to be ID-mapped (`SYSBOX_SKIP_UID_SHIFT`).
-    pub skip_idmap: bool,
+    /// Whether its source is ID-mapped.
+    pub mapping: Mapping,
     /// `uidMappings` and `gidMappings` of the mount itself: from ids on disk to ids of the host.
     pub own_ids: Option<Ids>,
     /// Propagation that init sets, once the mount namespace is the container's own.
     pub late_propagation: Option<(Propagation, bool)>,
+}
+
+/// Whether the source of a bind mount is ID-mapped, so that the host root's files are container
+/// root's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Mapping {
+    /// Where its file system can; otherwise with a warning.
+    #[default]
+    WherePossible,
+    /// Otherwise the container is not created (`SYSBOX_FSUID_MAP_FAIL_ON_ERROR`).
+    Always,
+    /// It is left as it is (`SYSBOX_SKIP_UID_SHIFT`).
+    Never,
 }
 
 impl MountPlan {
@@ -103,7 +116,14 @@ impl MountPlan {
                 destination.display()
             );
         }
-        Ok(Self { source, destination, options, skip_idmap: false, own_ids, late_propagation })
+        Ok(Self {
+            source,
+            destination,
+            options,
+            mapping: Mapping::default(),
+            own_ids,
+            late_propagation,
+        })
     }
 
     /// The store of an inner engine.
@@ -113,7 +133,7 @@ impl MountPlan {
             source: Source::Store(source),
             destination,
             options,
-            skip_idmap: false,
+            mapping: Mapping::default(),
             own_ids: None,
             late_propagation: None,
         }

@@ -97,7 +97,7 @@ pub fn create(request: &Request) -> Result<Created> {
         &bundle,
         &converted,
         &registration.reply,
-        &prepared.options.skip_uid_shift,
+        &prepared.options,
     )?;
     plan.process.pass_sockets(request.listen_fds);
     stage::check_places(&plan.mounts, rootfs.as_fd())?;

@@ -15,7 +15,7 @@ use sysbox_kernel::mount::{attach, clone_tree, idmap};
 use sysbox_kernel::ns::user_namespace;
 
 use super::tree;
-use crate::plan::{Ids, MountPlan, Source};
+use crate::plan::{Ids, Mapping, MountPlan, Source};
 
 /// Replaces the source of each such mount by its mapped clone. The caller is in the builder's
 /// private mount namespace.
@@ -26,7 +26,7 @@ pub fn map_by_own_ids(mounts: &mut [MountPlan]) -> Result<()> {
         let place = map(source, ids, (mount.options.recursive, recursive), index)
             .with_context(|| format!("mount {}", mount.destination.display()))?;
         mount.source = Source::Bind(place);
-        mount.skip_idmap = true;
+        mount.mapping = Mapping::Never;
     }
     Ok(())
 }

@@ -28,6 +28,8 @@ pub struct Options {
     pub honor_capabilities: bool,
     /// Destinations of bind mounts whose sources are not to be ID-mapped.
     pub skip_uid_shift: Vec<PathBuf>,
+    /// Refuse the container if a bind mount's source cannot be ID-mapped.
+    pub require_id_mapping: bool,
     /// How many ids the container gets; 0 leaves it to the manager.
     pub id_range_size: u32,
     /// What is executed, if the user says so; otherwise it is recognised.
@@ -51,6 +53,7 @@ impl Default for Options {
             system_container: true,
             honor_capabilities: false,
             skip_uid_shift: Vec::new(),
+            require_id_mapping: false,
             id_range_size: 0,
             init_system: None,
             warnings: Vec::new(),
@@ -81,6 +84,12 @@ const WISHES: &[Wish] = &[
         annotation: "skip-uid-shift",
         variable: "SKIP_UID_SHIFT",
         apply: |options, value| absolute_paths(value).map(|list| options.skip_uid_shift = list),
+    },
+    // The name of a flag of Sysbox's manager, for all containers there.
+    Wish {
+        annotation: "fsuid-map-fail-on-error",
+        variable: "FSUID_MAP_FAIL_ON_ERROR",
+        apply: |options, value| truth(value).map(|truth| options.require_id_mapping = truth),
     },
     Wish {
         annotation: "",
@@ -242,16 +251,26 @@ mod tests {
     #[test]
     fn variables_and_annotations_say_the_same() {
         let by_variable = Options::of(&spec(
-            &["A=b", "SYSBOX_SYSCONT_MODE=FALSE", "SYSBOX_SKIP_UID_SHIFT=/a,/b/c"],
+            &[
+                "A=b",
+                "SYSBOX_SYSCONT_MODE=FALSE",
+                "SYSBOX_SKIP_UID_SHIFT=/a,/b/c",
+                "SYSBOX_FSUID_MAP_FAIL_ON_ERROR=TRUE",
+            ],
             &[("org.other", "x")],
         ));
         let by_annotation = Options::of(&spec(
             &[],
-            &[("io.sysbox.system-container", "false"), ("io.sysbox.skip-uid-shift", "/a,/b/c")],
+            &[
+                ("io.sysbox.system-container", "false"),
+                ("io.sysbox.skip-uid-shift", "/a,/b/c"),
+                ("io.sysbox.fsuid-map-fail-on-error", "true"),
+            ],
         ));
         let expected = Options {
             system_container: false,
             skip_uid_shift: vec!["/a".into(), "/b/c".into()],
+            require_id_mapping: true,
             ..Options::default()
         };
         assert_eq!(by_variable.unwrap(), expected);

@@ -4,13 +4,14 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use sysbox_kernel::features::Feature;
 use sysbox_kernel::mount::{Attributes, Propagation, clone_tree, idmap, set_attributes};
 
 use super::Kind;
-use crate::plan::{MountPlan, Plan};
+use super::mountinfo::Mount as Mounted;
+use crate::plan::{Mapping, MountPlan, Plan};
 
 /// Opens the source of the user's bind mount.
 pub fn open_source(source: &Path) -> Result<OwnedFd> {
@@ -41,18 +42,22 @@ pub fn clone(
     let tmpfs_cannot = is_tmpfs(&opened)? && !Feature::IdmappedTmpfs.may_be_used();
     // What already belongs to the container's ids (a volume of an earlier life with another
     // runtime, a socket of the container itself) would be shifted out of sight.
-    if !mount.skip_idmap
+    if mount.mapping != Mapping::Never
         && !plan.ids.owns_uid(stat.st_uid)
         && let Err(e) = map(&clone, userns, recursive, tmpfs_cannot)
     {
         if mount.destination == Path::new("/dev/shm") && is_tmpfs(&opened)? {
             return Ok((own_shared_memory(plan, mount, &opened)?, Kind::Directory));
         }
-        warnings.push(format!(
-            "{}: the source {} cannot be ID-mapped ({e}); its files belong to nobody inside",
-            mount.destination.display(),
-            source.display()
-        ));
+        let fs_type = Mounted::of(&opened).map(|m| m.fs_type).unwrap_or_default();
+        let what = format!("the source {} ({fs_type}) cannot be ID-mapped: {e}", source.display());
+        if mount.mapping == Mapping::Always {
+            bail!(
+                "{what}; keep it on ext4, xfs or btrfs, or let its files belong to nobody inside: list it in SYSBOX_SKIP_UID_SHIFT, or leave out SYSBOX_FSUID_MAP_FAIL_ON_ERROR"
+            );
+        }
+        let destination = mount.destination.display();
+        warnings.push(format!("{destination}: {what}; its files belong to nobody inside"));
     }
     apply_attributes(&clone, mount)?;
     Ok((clone, if directory { Kind::Directory } else { Kind::File }))
