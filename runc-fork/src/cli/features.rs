@@ -59,7 +59,7 @@ pub fn run() -> Result<()> {
                 ]
             },
             "mountExtensions": { "idmap": { "enabled": true } },
-            "netDevices": { "enabled": false }
+            "netDevices": { "enabled": true }
         },
         "annotations": {
             "org.opencontainers.runc.checkpoint.enabled": "false"

@@ -22,7 +22,7 @@ use super::console::{Terminal, send_fd};
 use super::init::{Init, open_start_fifo, own_standard_streams};
 use super::listener::{self, Taker};
 use super::namespaces::{Launched, launch};
-use super::{copy_up, hooks, labels, limits, mqueue, stage, tree, userns};
+use super::{copy_up, hooks, labels, limits, mqueue, netdev, stage, tree, userns};
 use crate::log;
 use crate::plan::Plan;
 use crate::prepare::{self, Prepared};
@@ -92,13 +92,8 @@ pub fn create(request: &Request) -> Result<Created> {
         joined.as_ref().map(AsFd::as_fd),
     )?;
     let converted = prepared.convert(&registration.reply)?;
-    let mut plan = Plan::new(
-        &request.id,
-        &bundle,
-        &converted,
-        &registration.reply,
-        &prepared.options,
-    )?;
+    let mut plan =
+        Plan::new(&request.id, &bundle, &converted, &registration.reply, &prepared.options)?;
     plan.process.pass_sockets(request.listen_fds);
     stage::check_places(&plan.mounts, rootfs.as_fd())?;
     stage::take_over_modes(&mut plan.mounts, rootfs.as_fd())?;
@@ -156,6 +151,7 @@ pub fn create(request: &Request) -> Result<Created> {
         Ok(fs::File::open(&path).with_context(|| format!("open {path}"))?.into())
     };
     let (pidns, netns) = (namespace("pid")?, namespace("net")?);
+    netdev::move_all(&plan.network_devices, netns.as_fd())?;
     let emulated = Path::new(&registration.reply.emulated_dir);
     let parts = tree::Parts {
         userns: registration.userns.as_fd(),

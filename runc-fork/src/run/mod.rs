@@ -14,6 +14,7 @@ pub mod limits;
 mod listener;
 mod mqueue;
 pub mod namespaces;
+mod netdev;
 pub mod process;
 pub mod sealed;
 mod stage;

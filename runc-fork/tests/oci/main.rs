@@ -7,6 +7,7 @@
 
 mod bundle;
 mod commands;
+mod compat;
 mod console;
 mod hooks;
 mod mounts;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     let filters: Vec<&String> = words.iter().filter(|word| !word.starts_with('-')).collect();
     let cases: Vec<Case> = [
         commands::CASES,
+        compat::CASES,
         console::CASES,
         hooks::CASES,
         mounts::CASES,

@@ -137,7 +137,7 @@ mod tests {
         type Change = fn(&mut Value);
         let rows: [(Change, &str); 35] = [
             (|s| s["linux"]["intelRdt"] = json!({"closID": "a"}), "linux.intelRdt: "),
-            (|s| s["linux"]["netDevices"] = json!({"eth9": {}}), "linux.netDevices: "),
+            (|s| s["linux"]["netDevices"] = json!({"eth/9": {}}), "linux.netDevices: "),
             (|s| s["process"] = Value::Null, "process: is missing"),
             (|s| s["process"]["args"] = json!([]), "process.args: is empty"),
             (|s| s["process"]["args"] = json!([""]), "process.args[0]: is empty"),

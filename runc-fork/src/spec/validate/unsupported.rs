@@ -10,9 +10,13 @@ pub(super) fn check(spec: &Spec, linux: &Linux) -> Result<(), Error> {
     if linux.intel_rdt().is_some() {
         return refuse("linux.intelRdt", "Intel RDT is not supported", "leave it out");
     }
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        let remedy = "move the devices with ip(8) in a createRuntime hook";
-        return refuse("linux.netDevices", "moving network devices is not supported", remedy);
+    for (name, device) in linux.net_devices().iter().flatten() {
+        for name in std::iter::once(name).chain(device.name()) {
+            if !is_device_name(name) {
+                let reason = format!("{name:?} is no name of a network device");
+                return Err(Error::field("linux.netDevices", reason, ""));
+            }
+        }
     }
     let mapped_tmpfs = spec.mounts().iter().flatten().enumerate().find(|(_, mount)| {
         let given = |maps: &Option<Vec<_>>| maps.as_ref().is_some_and(|maps| !maps.is_empty());
@@ -23,4 +27,11 @@ pub(super) fn check(spec: &Spec, linux: &Linux) -> Result<(), Error> {
         return Err(Error::field(format!("mounts[{index}]"), reason, ""));
     }
     Ok(())
+}
+
+/// dev_valid_name() of the kernel; "all" and "default" are directories of settings.
+fn is_device_name(name: &str) -> bool {
+    let reserved = ["", ".", "..", "all", "default"].contains(&name);
+    let bad = |c: char| c == '/' || c == ':' || c == '\0' || c.is_whitespace();
+    !reserved && name.len() < 16 && !name.contains(bad)
 }
