@@ -36,13 +36,19 @@ pub fn run(global: &Global, args: &RunArgs) -> Result<i32> {
     let created = create::create(&args.create.request(global, terminal))?;
     let id = &created.state.id;
     let init = pidfd(created.state.init.pid).context("open a pidfd of init")?;
-    if let Err(e) = start::start(&directory) {
-        delete::delete(&directory, id, true)?;
-        return Err(e);
-    }
+    let started = match start::start(&directory) {
+        Ok(started) => started,
+        Err(e) => {
+            delete::delete(&directory, id, true)?;
+            return Err(e);
+        }
+    };
     if args.detach {
+        started.wait_ready();
         return Ok(0);
     }
+    // Beside the program, whose end it does not outlive.
+    std::thread::spawn(|| started.wait_ready());
     let code = foreground::wait(&init, created.master)?;
     if !args.keep {
         delete::delete(&directory, id, true)?;

@@ -16,5 +16,6 @@ pub struct StartArgs {
 
 /// Runs the command.
 pub fn run(global: &Global, args: &StartArgs) -> Result<()> {
-    start::start(&Directory::new(&global.root, &args.id)?)
+    start::start(&Directory::new(&global.root, &args.id)?)?.wait_ready();
+    Ok(())
 }

@@ -22,7 +22,7 @@ use super::console::{Terminal, send_fd};
 use super::init::{Init, open_start_fifo, own_standard_streams};
 use super::listener::{self, Taker};
 use super::namespaces::{Launched, launch};
-use super::{copy_up, hooks, labels, limits, mqueue, netdev, stage, tree, userns};
+use super::{copy_up, hooks, labels, limits, mqueue, netdev, notify, stage, tree, userns};
 use crate::log;
 use crate::plan::Plan;
 use crate::prepare::{self, Prepared};
@@ -91,7 +91,8 @@ pub fn create(request: &Request) -> Result<Created> {
         rootfs.as_fd(),
         joined.as_ref().map(AsFd::as_fd),
     )?;
-    let converted = prepared.convert(&registration.reply)?;
+    let mut converted = prepared.convert(&registration.reply)?;
+    notify::add(&mut converted, &directory)?;
     let mut plan =
         Plan::new(&request.id, &bundle, &converted, &registration.reply, &prepared.options)?;
     plan.process.pass_sockets(request.listen_fds);

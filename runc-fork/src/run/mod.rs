@@ -15,6 +15,7 @@ mod listener;
 mod mqueue;
 pub mod namespaces;
 mod netdev;
+pub mod notify;
 pub mod process;
 pub mod sealed;
 mod stage;

@@ -9,14 +9,30 @@ use sysbox_ipc::crash;
 use sysbox_kernel::process::set_fs_ids;
 
 use super::hooks;
+use super::notify::Proxy;
 use crate::state::{Directory, State, Status};
 
 /// The cgroup that the container's first process lives in: a leaf, so that controllers can be
 /// enabled beside it (cgroup v2, "no internal processes"). systemd uses the same name.
 pub const INIT_LEAF: &str = "init.scope";
 
+/// A container whose program runs.
+pub struct Started {
+    state: State,
+    notify: Option<Proxy>,
+}
+
+impl Started {
+    /// Waits until the program is ready, if the caller's service manager wants to know.
+    pub fn wait_ready(self) {
+        if let Some(proxy) = self.notify {
+            proxy.wait_ready(&self.state);
+        }
+    }
+}
+
 /// Starts a created container.
-pub fn start(directory: &Directory) -> Result<()> {
+pub fn start(directory: &Directory) -> Result<Started> {
     let _lock = directory.lock()?;
     crash::point("start.begun");
     let state = directory.load()?;
@@ -25,6 +41,7 @@ pub fn start(directory: &Directory) -> Result<()> {
         Status::Stopped => bail!("cannot start a container that has stopped"),
         Status::Running | Status::Paused => bail!("cannot start an already running container"),
     }
+    let notify = Proxy::open(directory)?;
     move_to_leaf(&state).context("move init into its own cgroup leaf")?;
     let fifo = directory.start_fifo();
     let mut file = fs::File::options()
@@ -43,7 +60,8 @@ pub fn start(directory: &Directory) -> Result<()> {
     // As the runtime-spec has it since 1.2, and runc: the container does not outlive a failure.
     hooks::run("poststart", poststart, &running, Some(&bundle)).inspect_err(|_| {
         let _ = state.cgroup.kill_all(9);
-    })
+    })?;
+    Ok(Started { state, notify })
 }
 
 /// Not earlier than `start`: until then engines look at init to learn which cgroup is the

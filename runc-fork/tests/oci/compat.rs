@@ -23,6 +23,7 @@ pub const CASES: &[Case] = &[
     ("compat::the_cpus_of_the_caller_are_not_inherited", cpus),
     ("compat::network_devices_move", network_device),
     ("compat::a_seccomp_agent_of_the_user", agent),
+    ("compat::readiness_is_handed_on", readiness),
 ];
 
 /// Errors by what is wrong, in runc's words.
@@ -219,4 +220,30 @@ fn agent(world: &World) {
     let done = bundle.run();
     agent.join().unwrap();
     assert!(done.out.trim() != "0" && done.err.contains("Function not implemented"), "{done:?}");
+}
+
+/// A service manager hears of the container's `READY=1`, with init as the main process.
+fn readiness(world: &World) {
+    let bundle = Bundle::new(world, "ready", "echo $NOTIFY_SOCKET; sleep 1000");
+    bundle.write();
+    let path = world.path("notify.sock");
+    let manager = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    let mut command =
+        world.command(&["run", "-d", "--bundle", bundle.dir.to_str().unwrap(), &bundle.id]);
+    let out = world.path("ready-out");
+    command.env("NOTIFY_SOCKET", &path).stdout(fs::File::create(&out).unwrap());
+    let mut runtime = command.spawn().unwrap();
+    crate::world::wait_until("the variable", || {
+        fs::read_to_string(&out).unwrap() == "/run/notify/notify.sock\n"
+    });
+    // As the program would say it, busybox having no tool for it.
+    let inside = format!("/proc/{}/root/run/notify/notify.sock", bundle.pid());
+    let program = std::os::unix::net::UnixDatagram::unbound().unwrap();
+    program.send_to(b"STATUS=fine\nREADY=1\nMAINPID=77", inside).unwrap();
+    let mut buffer = [0; 256];
+    let count = manager.recv(&mut buffer).unwrap();
+    let told = format!("MAINPID={}\nREADY=1", bundle.pid());
+    assert_eq!(String::from_utf8_lossy(&buffer[..count]), told);
+    assert!(runtime.wait().unwrap().success());
 }
