@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType as Type, LinuxTimeOffset};
+use oci_spec::runtime::{Linux, LinuxNamespace, LinuxNamespaceType as Type};
 
 /// Adds what makes root of the container nobody outside (user), its cgroup the root of the
 /// hierarchy that it sees (cgroup), and its boot the start of time (time). Those that the engine
@@ -28,7 +28,7 @@ pub(super) fn complete(linux: &mut Linux) {
 fn keep_clocks(linux: &mut Linux) {
     let mut offsets: HashMap<_, _> = linux.time_offsets().clone().unwrap_or_default();
     for clock in ["monotonic", "boottime"] {
-        offsets.entry(clock.to_owned()).or_insert_with(LinuxTimeOffset::default);
+        offsets.entry(clock.to_owned()).or_default();
     }
     linux.set_time_offsets(Some(offsets));
 }
