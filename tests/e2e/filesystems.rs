@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
-use sysbox_tests::{BUSYBOX, Cmd, Output, World, cannot_run, shared};
+use sysbox_tests::{BUSYBOX, Cmd, Output, World, cannot_run, shared, wait_until};
 
 /// A directory below which the test mounts things; all of it goes with this value.
 struct Place {
@@ -103,6 +104,19 @@ fn run(rootfs: &Path, script: &str) -> Output {
 
 /// The same with bind mounts, as source and destination, and with variables.
 fn run_with(rootfs: &Path, binds: &[(&Path, &str)], env: &[&str], script: &str) -> Output {
+    run_spec(rootfs, script, |spec| {
+        for (source, destination) in binds {
+            spec["mounts"].as_array_mut().unwrap().push(serde_json::json!({
+                "destination": destination, "source": source, "type": "bind", "options": ["rbind"]
+            }));
+        }
+        let all = spec["process"]["env"].as_array_mut().unwrap();
+        all.extend(env.iter().map(|variable| (*variable).into()));
+    })
+}
+
+/// The same with any change of the spec.
+fn run_spec(rootfs: &Path, script: &str, change: impl FnOnce(&mut serde_json::Value)) -> Output {
     let bundle = tempfile::tempdir().unwrap();
     let bundle_path = text(bundle.path());
     Cmd::new("runc", ["spec", "--bundle", bundle_path]).ok();
@@ -112,13 +126,7 @@ fn run_with(rootfs: &Path, binds: &[(&Path, &str)], env: &[&str], script: &str) 
     spec["process"]["terminal"] = false.into();
     spec["process"]["args"] = serde_json::json!(["sh", "-c", script]);
     spec["root"] = serde_json::json!({ "path": rootfs, "readonly": false });
-    for (source, destination) in binds {
-        spec["mounts"].as_array_mut().unwrap().push(serde_json::json!({
-            "destination": destination, "source": source, "type": "bind", "options": ["rbind"]
-        }));
-    }
-    let all = spec["process"]["env"].as_array_mut().unwrap();
-    all.extend(env.iter().map(|variable| (*variable).into()));
+    change(&mut spec);
     let cgroup =
         format!("{}/fs-{}-{}", World::current().cgroup_parent(), std::process::id(), next());
     spec["linux"]["cgroupsPath"] = cgroup.into();
@@ -317,4 +325,122 @@ fn a_volume_that_can_not_be_id_mapped_is_told_or_refused() {
     let skip = "SYSBOX_SKIP_UID_SHIFT=/ext4,/ramfs";
     let skipped = run_with(&image, &binds, &[strict, skip], owners);
     assert_eq!(skipped.ok(), "65534 0 65534\ntext");
+}
+
+/// As Docker's `userns-remap` has it: the files on disk belong to the container's ids already, and all
+/// its containers have the same.
+#[test]
+fn a_root_that_the_engine_has_shifted_is_not_shifted_again() {
+    let _world = shared();
+    let mut place = Place::new();
+    let image = place.make("image");
+    unpack(&image);
+    fs::create_dir_all(image.join("var/lib/docker")).unwrap();
+    fs::write(image.join("var/lib/docker/baked"), "baked").unwrap();
+    let first = 3_900_000_000_u32;
+    Cmd::new("chown", ["-R", "--no-dereference", &format!("{first}:{first}"), text(&image)]).ok();
+    let container = place.make("container");
+    // The engine makes the container's own layer with these ids, too.
+    let upper = place.make("container/diff");
+    Cmd::new("chown", [&format!("{first}:{first}"), text(&upper)]).ok();
+    let merged = place.overlay(&image, &container, "");
+    let script = "cat /var/lib/docker/baked; touch /own /var/lib/docker/own; \
+                  stat -c %u /own /bin /var/lib/docker /var/lib/docker/baked /var/lib/docker/own | xargs";
+    for _ in 0..2 {
+        let output = run_spec(&merged, script, |spec| {
+            let map = serde_json::json!([{ "containerID": 0, "hostID": first, "size": 65536 }]);
+            spec["linux"]["uidMappings"] = map.clone();
+            spec["linux"]["gidMappings"] = map;
+            let user = serde_json::json!({ "type": "user" });
+            spec["linux"]["namespaces"].as_array_mut().unwrap().push(user);
+        });
+        assert_eq!(output.ok(), "baked0 0 0 0 0");
+    }
+    for file in ["own", "var/lib/docker/own"] {
+        assert_eq!(fs::metadata(container.join("diff").join(file)).unwrap().uid(), first, "{file}");
+    }
+}
+
+/// An engine of the test's own, whose storage driver is not the world's.
+struct Engine {
+    dir: tempfile::TempDir,
+    process: std::process::Child,
+}
+
+impl Engine {
+    fn start(driver: &str) -> Self {
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        Cmd::new("chmod", ["711", text(dir.path())]).ok();
+        let at = |name: &str| dir.path().join(name).display().to_string();
+        fs::write(at("config"), "{}").unwrap();
+        let world = World::current();
+        let containerd = world.data_root().parent().unwrap().join("run/containerd.sock");
+        let process = std::process::Command::new("dockerd")
+            .args([
+                "--config-file",
+                &at("config"),
+                "--bridge=none",
+                "--iptables=false",
+                "--ip6tables=false",
+            ])
+            .args(["--storage-driver", driver, "--containerd-namespace", driver])
+            .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
+            .arg(format!("--containerd={}", containerd.display()))
+            .arg(format!("--host=unix://{}", at("sock")))
+            .arg(format!("--data-root={}", at("root")))
+            .arg(format!("--exec-root={}", at("exec")))
+            .arg(format!("--pidfile={}", at("pid")))
+            .arg(format!("--cgroup-parent={}", world.cgroup_parent()))
+            .arg(format!("--add-runtime=sysbox={}", world.runtime().display()))
+            .stdout(fs::File::create(at("log")).unwrap())
+            .stderr(fs::File::create(at("errors")).unwrap())
+            .spawn()
+            .unwrap();
+        let engine = Self { dir, process };
+        wait_until("the engine answers", Duration::from_secs(30), || {
+            let info = engine.docker(["info", "--format", "{{.Driver}}"]);
+            if info.success() { Ok(()) } else { Err(info.to_string()) }
+        });
+        engine
+    }
+
+    fn docker<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> Output {
+        let socket = format!("unix://{}", self.dir.path().join("sock").display());
+        Cmd::docker(args).env("DOCKER_HOST", &socket).run()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        Cmd::new("kill", [self.process.id().to_string()]).run();
+        let _ = self.process.wait();
+    }
+}
+
+#[test]
+fn an_engine_that_copies_layers_keeps_and_commits_the_store() {
+    let _world = shared();
+    let engine = Engine::start("vfs");
+    let load = format!(
+        "docker save {BUSYBOX} | docker --host unix://{} load",
+        engine.dir.path().join("sock").display()
+    );
+    Cmd::new("sh", ["-c", &load]).ok();
+    let run = |name: &str, image: &str, script: &str| {
+        let name = ["--name", name, "--runtime", "sysbox", "--network", "none"];
+        let command = [image, "sh", "-c", script];
+        engine.docker(["run"].iter().chain(&name).chain(&command)).ok()
+    };
+    run(
+        "template",
+        BUSYBOX,
+        "mkdir -p /var/lib/docker/overlay2/x && chown 7:8 /var/lib/docker/overlay2/x",
+    );
+    engine.docker(["commit", "template", "with-store"]).ok();
+    let show = "stat -c %u:%g /var/lib/docker/overlay2/x && stat -f -c %T /var/lib/docker";
+    let shown = run("second", "with-store", &format!("echo kept >/var/lib/docker/file; {show}"));
+    assert!(shown.starts_with("7:8\n") && !shown.contains("overlay"), "{shown}");
+    engine.docker(["commit", "second", "next"]).ok();
+    assert_eq!(run("third", "next", "cat /var/lib/docker/file"), "kept");
+    engine.docker(["rm", "--force", "template", "second", "third"]).ok();
 }

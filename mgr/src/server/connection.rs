@@ -90,10 +90,16 @@ impl Session<'_> {
             let Some(incoming) = connection.receive::<proto::MgrRequest>()? else {
                 return Ok(());
             };
-            let (result, fd) = while_telling(connection, WORKING, || {
+            let may_take_long = matches!(
+                incoming.message.call,
+                Some(Call::Register(_) | Call::Unregister(_) | Call::Paused(_))
+            );
+            let answer = || {
                 self.answer(incoming.message, incoming.fds)
                     .unwrap_or_else(|e| (mgr_reply::Result::Error(e.into()), None))
-            });
+            };
+            let (result, fd) =
+                if may_take_long { while_telling(connection, WORKING, answer) } else { answer() };
             if let mgr_reply::Result::Error(e) = &result {
                 metrics::REFUSED.increment();
                 tracing::warn!("refused: {} {}", e.message, e.remedy);
