@@ -7,7 +7,7 @@ use sysbox_ipc::proto;
 
 /// Upper ends of the classes of duration, in microseconds. Longer ones are in a class of their own.
 pub const BOUNDS_US: [u64; 12] =
-    [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000, 5_000_000];
+    [50, 100, 250, 500, 1_000, 2_000, 5_000, 10_000, 50_000, 250_000, 1_000_000, 5_000_000];
 
 /// How often something was done, and how long it took.
 #[derive(Debug)]

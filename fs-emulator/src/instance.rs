@@ -33,8 +33,11 @@ impl Instance {
                 path.display()
             );
         }
-        file.set_len(0)?;
-        writeln!(file, "{}", std::process::id())?;
+        // The lock counts: a full file system is no reason to leave containers without their files.
+        let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+        if let Err(e) = written {
+            tracing::warn!("writing the process number to {}: {e}", path.display());
+        }
         Ok(Self { _locked: file })
     }
 }

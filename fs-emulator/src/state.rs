@@ -121,7 +121,8 @@ impl Store {
         }
     }
 
-    /// All containers. Files that can't be understood are left where they are and told of.
+    /// All containers. Files that can't be understood are set aside, as `*.corrupt`, and told of: one
+    /// bad file keeps no other container from being served.
     pub fn load(&self) -> io::Result<Vec<Record>> {
         let mut records = Vec::new();
         for entry in fs::read_dir(&self.dir)? {
@@ -131,7 +132,15 @@ impl Store {
             }
             match fs::read(&path).and_then(|text| Ok(serde_json::from_slice(&text)?)) {
                 Ok(record) => records.push(record),
-                Err(e) => tracing::warn!("ignoring the container of {}: {e}", path.display()),
+                Err(e) => {
+                    let aside = path.with_extension("corrupt");
+                    let moved = fs::rename(&path, &aside);
+                    let (path, aside) = (path.display(), aside.display());
+                    match moved {
+                        Ok(()) => tracing::warn!("{path}: {e}; set aside as {aside}"),
+                        Err(why) => tracing::warn!("{path}: {e}; can't be set aside: {why}"),
+                    }
+                }
             }
         }
         Ok(records)
@@ -194,6 +203,7 @@ mod tests {
         store.save(&record("a.b-c")).unwrap();
         fs::write(dir.path().join("state/bad.json"), "{").unwrap();
         assert_eq!(store.load().unwrap(), [record("a.b-c")]);
+        assert!(dir.path().join("state/bad.corrupt").exists(), "it is set aside");
         store.remove("a.b-c").unwrap();
         store.remove("a.b-c").unwrap();
         assert_eq!(store.load().unwrap(), []);

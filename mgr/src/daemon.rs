@@ -70,8 +70,12 @@ pub fn run(options: Options) -> anyhow::Result<()> {
         tracing::error!("the API is not served: {e}");
     }
     let socket = paths::mgr_socket();
-    let listener =
-        Listener::bind(&socket).with_context(|| format!("listening on {}", socket.display()))?;
+    let listener = match activated() {
+        Some(listener) => listener,
+        None => {
+            Listener::bind(&socket).with_context(|| format!("listening on {}", socket.display()))?
+        }
+    };
     let server = Server::start(listener, manager.clone()).context("starting to accept calls")?;
     notify(&[NotifyState::Ready]);
     tracing::info!(socket = %socket.display(), data_root = %options.data_root.display(), "ready");
@@ -84,6 +88,13 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     // The socket stays: a caller that comes now finds nobody listening and waits for the next
     // instance, where a missing socket would tell it that the daemon was never started.
     Ok(())
+}
+
+/// The socket for the runtime, if systemd listens on it for us: `sysbox-mgr.socket`, of
+/// `ListenSequentialPacket=`. What was sent to it before this process ran is not lost.
+fn activated() -> Option<Listener> {
+    let passed = sysbox_ipc::store::sockets().into_iter();
+    passed.filter(|(name, _)| name == "sysbox-mgr.socket").map(|(_, fd)| fd.into()).next()
 }
 
 /// Makes `--run-dir` hold for the whole process. The paths of the sockets, ours and that of
@@ -137,9 +148,12 @@ fn single_instance(path: &PathBuf) -> anyhow::Result<File> {
         }
         std::thread::sleep(Duration::from_millis(10));
     }
-    file.set_len(0)
-        .and_then(|()| writeln!(file, "{}", std::process::id()))
-        .with_context(|| format!("writing {shown}"))?;
+    // The lock counts, the number is only told to whoever comes second: a full file system is no
+    // reason to leave containers without a manager.
+    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    if let Err(e) = written {
+        tracing::warn!("writing the process number to {shown}: {e}");
+    }
     Ok(file)
 }
 

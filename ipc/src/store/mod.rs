@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use holder::run as run_holder;
+pub use service::sockets;
 
 /// Whose descriptors are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -21,8 +21,22 @@ pub fn capacity() -> Option<usize> {
     (capacity > 0).then_some(capacity)
 }
 
-/// What systemd passed to this process, as duplicates that are closed on exec.
+/// What this service had systemd keep, as duplicates that are closed on exec.
 pub fn passed() -> Vec<Named> {
+    all_passed().into_iter().filter(|(name, _)| !is_socket(name)).collect()
+}
+
+/// The sockets that systemd listens on for this service (socket activation), as duplicates that are
+/// closed on exec. Their name is that of the unit, unless `FileDescriptorName=` says another.
+pub fn sockets() -> Vec<Named> {
+    all_passed().into_iter().filter(|(name, _)| is_socket(name)).collect()
+}
+
+fn is_socket(name: &str) -> bool {
+    name.ends_with(".socket")
+}
+
+fn all_passed() -> Vec<Named> {
     let Ok(passed) = sd_notify::listen_fds_with_names() else {
         return Vec::new();
     };

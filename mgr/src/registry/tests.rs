@@ -86,3 +86,29 @@ fn unreadable_records_are_set_aside_and_the_others_are_kept() {
         ]
     );
 }
+
+/// What the first version of the manager wrote. It is never changed: it must be read by all that follow.
+const GOLDEN: &str = include_str!("golden-v1.json");
+
+#[test]
+fn a_record_of_the_first_version_is_taken_up() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("containers")).unwrap();
+    std::fs::write(dir.path().join("containers/c1.json"), GOLDEN).unwrap();
+    let mut registry = Registry::open(dir.path()).unwrap();
+    let record = registry.get("c1").unwrap();
+    assert_eq!((record.key, record.state), (7, State::Running));
+    assert_eq!(record.init.unwrap().pid, 2383);
+    assert_eq!(record.ids().next().unwrap().start(), 231_072);
+    assert_eq!(record.volumes[0].destination, "/var/lib/docker");
+    assert!(registry.next_key().unwrap() > 7);
+}
+
+#[test]
+fn fields_that_a_later_version_adds_are_passed_over() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("containers")).unwrap();
+    let later = GOLDEN.replace("\"key\": 7,", "\"key\": 7, \"something_new\": [1],");
+    std::fs::write(dir.path().join("containers/c1.json"), later).unwrap();
+    assert_eq!(Registry::open(dir.path()).unwrap().get("c1").unwrap().key, 7);
+}

@@ -75,7 +75,7 @@ impl Drop for Layer {
 }
 
 /// A mount namespace for this thread and what it starts.
-fn own_mounts() {
+pub fn own_mounts() {
     unshare(UnshareFlags::NEWNS).unwrap();
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
 }

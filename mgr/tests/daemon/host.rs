@@ -71,12 +71,34 @@ impl Host {
 
     /// The same, with more arguments.
     pub fn start_with(&mut self, arguments: &[&str]) {
+        self.start_in(&[], arguments);
+    }
+
+    /// The same, with variables in its environment.
+    pub fn start_in(&mut self, variables: &[(&str, &str)], arguments: &[&str]) {
         let log = fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        self.daemon =
-            Some(self.command().args(arguments).stderr(log).process_group(0).spawn().unwrap());
+        self.daemon = Some(
+            self.command()
+                .args(arguments)
+                .envs(variables.iter().copied())
+                .stderr(log)
+                .process_group(0)
+                .spawn()
+                .unwrap(),
+        );
         self.wait("the daemon to answer", || {
             sysbox_ipc::Connection::connect(&self.socket()).is_ok()
         });
+    }
+
+    /// Takes a daemon that was started in another way.
+    pub fn adopt(&mut self, daemon: Child) {
+        self.daemon = Some(daemon);
+    }
+
+    /// Waits for the end of a daemon that dies by itself.
+    pub fn reap(&mut self) {
+        self.daemon.take().unwrap().wait().unwrap();
     }
 
     /// Ends the daemon by a signal and waits for its end.

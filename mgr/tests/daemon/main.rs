@@ -12,6 +12,7 @@ mod host;
 mod ids;
 mod lifecycle;
 mod restart;
+mod survival;
 mod volumes;
 
 /// Ends a test that cannot run here.

@@ -115,3 +115,35 @@ impl State {
         state
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    /// What the first version of the runtime wrote. It is never changed: containers that it has made
+    /// run on when the runtime is replaced.
+    const GOLDEN: &str = include_str!("golden-v1.json");
+
+    #[test]
+    fn a_container_of_the_first_version_is_understood() {
+        let state: State = serde_json::from_str(GOLDEN).unwrap();
+        assert_eq!((state.id.as_str(), state.init.pid, state.version), ("c1", 2383, 1));
+        let unified = Path::new("/sys/fs/cgroup/unified/docker/c1");
+        assert_eq!(state.cgroup.unified(), Some(unified));
+        assert_eq!(state.ids.host_uid(0), Some(1_935_008));
+        assert!(state.traps && state.own_pid_namespace && state.system_container);
+        let oci = state.to_oci(Status::Running);
+        assert_eq!(oci.bundle(), &state.bundle);
+    }
+
+    #[test]
+    fn fields_that_a_later_version_adds_are_passed_over() {
+        let mut later: serde_json::Value = serde_json::from_str(GOLDEN).unwrap();
+        later["something_new"] = serde_json::json!({ "a": 1 });
+        later["cgroup"]["something_new"] = 1.into();
+        let state: State = serde_json::from_value(later).unwrap();
+        assert_eq!(state.id, "c1");
+    }
+}

@@ -25,14 +25,15 @@ fn power_failure() {
     remove_cgroups(&world);
 }
 
-/// Kills what is in a cgroup of the world, but for this test and what keeps the world up.
+/// Kills what is in a cgroup of the world; of the engine's, which this test and the keeper of the world
+/// are in, what it and the daemons have started.
 fn kill_cgroup(world: &World, below: &str) {
     let script = format!(
         "for dir in $(find /sys/fs/cgroup -type d -path '*/{name}/{below}*'); do
             for pid in $(cat $dir/cgroup.procs); do
-                case $(cat /proc/$pid/comm) in
-                    containerd-shim*|sysbox-*|sleep|systemd*|dockerd|containerd|sh|docker-proxy) kill -KILL $pid ;;
-                    *) [ {below} = engine ] || kill -KILL $pid ;;
+                case {below}:$(cat /proc/$pid/comm) in
+                    containers:* | engine:containerd-shim* | engine:sysbox-* | engine:docker-proxy)
+                        kill -KILL $pid ;;
                 esac
             done
         done 2>/dev/null; true",
