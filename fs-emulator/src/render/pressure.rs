@@ -5,8 +5,11 @@ use crate::view::View;
 /// The file of the container's own cgroup, which has the format of the machine's. It is cgroup v2's
 /// even where the controllers are v1's.
 pub fn pressure(view: &View, kind: &str) -> String {
-    let own = view.unified().into_iter().next();
-    own.and_then(|own| own.text(&format!("{kind}.pressure"))).unwrap_or_else(|| no_pressure(kind))
+    let unified = view.unified();
+    unified
+        .first()
+        .and_then(|own| own.text(&format!("{kind}.pressure")))
+        .unwrap_or_else(|| no_pressure(kind))
 }
 
 /// A machine on which nobody ever waited.

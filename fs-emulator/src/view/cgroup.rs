@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use super::host::read_all;
+use super::host::read_record;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 /// Levels below the container's own that are looked at; deeper ones can only tighten limits that
@@ -127,7 +127,7 @@ impl Level {
         let path = format!("{}{file}", self.below);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         let file = openat2(&*self.base, path, flags, Mode::empty(), resolve).ok()?;
-        read_all(file)
+        read_record(file)
     }
 
     /// The file's number.

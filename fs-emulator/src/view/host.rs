@@ -110,13 +110,27 @@ fn nanoseconds(clock: ClockId) -> u64 {
 /// The whole text of a file of the kernel's. Such files tell no size, so unlike the standard
 /// library this does not ask for one.
 pub fn read_all(file: OwnedFd) -> Option<String> {
-    let mut text = Vec::with_capacity(4096);
+    read(&file, 0)
+}
+
+/// As [`read_all`], for files of one record or of small ones (cgroup files are): the kernel gives as many
+/// as there is room for, so after few bytes there are no more, and it need not be asked.
+pub fn read_record(file: OwnedFd) -> Option<String> {
+    read(&file, FEW)
+}
+
+/// A quarter of the kernel's buffer and of ours.
+const FEW: usize = 1024;
+
+fn read(file: &OwnedFd, few: usize) -> Option<String> {
+    let mut text = Vec::with_capacity(4 * FEW);
     loop {
         if text.len() == text.capacity() {
             text.reserve(text.len());
         }
-        match rustix::io::read(&file, rustix::buffer::spare_capacity(&mut text)) {
+        match rustix::io::read(file, rustix::buffer::spare_capacity(&mut text)) {
             Ok(0) => return String::from_utf8(text).ok(),
+            Ok(_) if text.len() < few => return String::from_utf8(text).ok(),
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(_) => return None,
         }

@@ -110,7 +110,7 @@ fn decayed(load: u64, decay: u64, active: u64) -> u64 {
 pub fn sample(host: &Host, container: &Container) {
     let view = View::new(host, container, 0);
     let unified = view.unified();
-    let tasks_v1 = || view.levels("pids").list.into_iter().next();
+    let tasks_v1 = || view.levels("pids").list.first().cloned();
     let Some(own) = unified.first().cloned().or_else(tasks_v1) else {
         return;
     };

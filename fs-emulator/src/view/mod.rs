@@ -14,9 +14,10 @@ pub mod memory;
 pub mod walk;
 
 use std::cell::OnceCell;
+use std::rc::Rc;
 
 use crate::container::Container;
-use cgroup::Level;
+use cgroup::{Hierarchy, Level};
 use host::Host;
 
 /// A container seen by one reader at one moment.
@@ -32,6 +33,8 @@ pub struct View<'a> {
     reader: u32,
     /// Text of the reader's `/proc/PID/cgroup`, read when first needed.
     reader_cgroups: OnceCell<String>,
+    /// The reader's levels in each of the container's hierarchies, likewise.
+    found: Vec<OnceCell<Rc<[Level]>>>,
 }
 
 /// The levels of a reader in the hierarchy of one controller; the container's own first.
@@ -40,14 +43,15 @@ pub struct Levels {
     /// Whether the hierarchy is cgroup v2.
     pub v2: bool,
     /// Empty if the container's cgroup can't be reached.
-    pub list: Vec<Level>,
+    pub list: Rc<[Level]>,
 }
 
 impl<'a> View<'a> {
     /// What thread `reader` (0: nobody in particular) sees of the container now.
     pub fn new(host: &'a Host, container: &'a Container, reader: u32) -> Self {
         let now = host::boottime();
-        Self { host, container, now, reader, reader_cgroups: OnceCell::new() }
+        let found = container.hierarchies.iter().map(|_| OnceCell::new()).collect();
+        Self { host, container, now, reader, reader_cgroups: OnceCell::new(), found }
     }
 
     /// Time that the container has lived, nanoseconds.
@@ -58,17 +62,22 @@ impl<'a> View<'a> {
     /// The levels where `controller` is: its v1 hierarchy if the host has one, else cgroup v2.
     pub fn levels(&self, controller: &str) -> Levels {
         let hierarchies = &self.container.hierarchies;
-        let v1 = hierarchies.iter().find(|h| !h.is_v2() && h.has(controller));
+        let v1 = hierarchies.iter().position(|h| !h.is_v2() && h.has(controller));
         match v1 {
-            Some(hierarchy) => Levels { v2: false, list: hierarchy.levels(self.cgroups()) },
+            Some(hierarchy) => Levels { v2: false, list: self.levels_in(hierarchy) },
             None => Levels { v2: true, list: self.unified() },
         }
     }
 
     /// The levels in the cgroup v2 hierarchy.
-    pub fn unified(&self) -> Vec<Level> {
-        let unified = self.container.hierarchies.iter().find(|h| h.is_v2());
-        unified.map(|h| h.levels(self.cgroups())).unwrap_or_default()
+    pub fn unified(&self) -> Rc<[Level]> {
+        let unified = self.container.hierarchies.iter().position(Hierarchy::is_v2);
+        unified.map(|hierarchy| self.levels_in(hierarchy)).unwrap_or_default()
+    }
+
+    fn levels_in(&self, hierarchy: usize) -> Rc<[Level]> {
+        let find = || self.container.hierarchies[hierarchy].levels(self.cgroups()).into();
+        self.found[hierarchy].get_or_init(find).clone()
     }
 
     /// Thread ids of the reader, from the host's pid namespace (where the daemon is) down to its
