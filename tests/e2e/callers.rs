@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
-use sysbox_tests::{BUSYBOX, Cmd, Output, World, cannot_run, shared};
+use sysbox_tests::{BUSYBOX, Cmd, Container, Output, Running, World, cannot_run, shared};
 
 /// What tells a system container: mapped ids, virtualised files, a new proc.
 const SCRIPT: &str = "id -u; cut -c 1-40 /proc/self/uid_map; mkdir -p /new; mount -t proc proc /new && \
@@ -153,4 +153,26 @@ fn podman_and_its_pods() {
     let (one, other): (Vec<_>, Vec<_>) = (one.lines().collect(), other.lines().collect());
     assert_eq!((&one[..4], one[5]), (&other[..4], "up"), "shared: user, net, ipc, uts");
     assert_ne!(one[4], other[4], "pid namespaces are not shared");
+}
+
+/// Who is in the network of another container is in its user namespace, or could not set it up.
+#[test]
+fn docker_containers_with_one_network() {
+    let _world = shared();
+    let first = Container::sleeping::<&str>([]);
+    let network = format!("container:{}", first.name);
+    let second = Container::sleeping(["--network", &network]);
+    second.sh("ip address add 10.9.9.9/32 dev lo").ok();
+    assert!(first.sh("ip address show dev lo").ok().contains("10.9.9.9"));
+    for (namespace, shared) in [("user", true), ("net", true), ("mnt", false), ("pid", false)] {
+        let link =
+            |container: &Running| container.sh(&format!("readlink /proc/self/ns/{namespace}")).ok();
+        assert_eq!(link(&first) == link(&second), shared, "{namespace}");
+    }
+    // The ids stay taken for as long as one of the two lives.
+    drop(first);
+    let third = Container::sleeping::<&str>([]);
+    let map = |container: &Running| container.sh("cat /proc/self/uid_map").ok();
+    assert_ne!(map(&third), map(&second));
+    second.sh("true").ok();
 }

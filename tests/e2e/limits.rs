@@ -134,3 +134,15 @@ fn systemd_makes_slices_and_scopes() {
     let cgroup = system.sh(script).ok();
     assert!(cgroup.starts_with("0::/test.slice/test-inner.slice/run-"), "{cgroup}");
 }
+
+#[test]
+fn six_megabytes_are_enough_to_start() {
+    let _world = shared();
+    if !World::current().has_controllers("limits::six_megabytes_are_enough_to_start", &["memory"]) {
+        return;
+    }
+    let container = Container::sleeping(["--memory", "6m"]);
+    assert_eq!(container.sh("head -n 1 /proc/meminfo | tr -d ' '").ok(), "MemTotal:6144kB");
+    container.docker(["restart", "--time", "0"]);
+    container.sh("true").ok();
+}

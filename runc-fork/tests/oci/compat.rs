@@ -24,6 +24,7 @@ pub const CASES: &[Case] = &[
     ("compat::network_devices_move", network_device),
     ("compat::a_seccomp_agent_of_the_user", agent),
     ("compat::readiness_is_handed_on", readiness),
+    ("compat::a_read_only_dev", read_only_dev),
 ];
 
 /// Errors by what is wrong, in runc's words.
@@ -246,4 +247,17 @@ fn readiness(world: &World) {
     let told = format!("MAINPID={}\nREADY=1", bundle.pid());
     assert_eq!(String::from_utf8_lossy(&buffer[..count]), told);
     assert!(runtime.wait().unwrap().success());
+}
+
+fn read_only_dev(world: &World) {
+    let command =
+        "echo x > /dev/null && ! touch /dev/x && touch /dev/shm/x && grep ' /dev ' /proc/mounts";
+    let mut bundle = Bundle::new(world, "rodev", command);
+    for mount in bundle.spec["mounts"].as_array_mut().unwrap() {
+        if mount["destination"] == "/dev" {
+            mount["options"].as_array_mut().unwrap().push(json!("ro"));
+        }
+    }
+    let text = bundle.run().ok();
+    assert!(text.starts_with("tmpfs /dev tmpfs ro,"), "{text}");
 }

@@ -104,6 +104,7 @@ fn build_as_container_root(plan: &Plan, context: &Parts<'_>) -> Result<Tree> {
     }
     pseudo::attach_emulated(tree.root.as_fd(), context.netns, context.emulated)?;
     devices::make(plan, tree.root.as_fd())?;
+    close_dev(plan, tree.root.as_fd())?;
     mask::read_only_paths(tree.root.as_fd(), &plan.read_only_paths)?;
     mask::masked_paths(tree.root.as_fd(), &plan.masked_paths)?;
     if plan.root_read_only {
@@ -115,6 +116,22 @@ fn build_as_container_root(plan: &Plan, context: &Parts<'_>) -> Result<Tree> {
     Ok(tree)
 }
 
+const DEV: &str = "/dev";
+const READ_ONLY: u64 = linux_raw_sys::general::MOUNT_ATTR_RDONLY as u64;
+
+/// Makes a /dev read-only that is to be, now that its devices are there.
+fn close_dev(plan: &Plan, root: BorrowedFd<'_>) -> Result<()> {
+    let wanted = |m: &&MountPlan| m.destination == Path::new(DEV) && m.source == Source::Tmpfs;
+    let dev = plan.mounts.iter().rfind(wanted);
+    if let Some(dev) = dev.filter(|mount| mount.options.read_only())
+        && let Some(mount) = find(root, &dev.destination)?
+    {
+        let attributes = Attributes { set: READ_ONLY, ..Attributes::default() };
+        set_attributes(&mount, attributes, false).context("make /dev read-only")?;
+    }
+    Ok(())
+}
+
 fn place(plan: &Plan, context: &Parts<'_>, tree: &mut Tree, mount: &MountPlan) -> Result<()> {
     let root = tree.root.as_fd();
     let (detached, kind) = match &mount.source {
@@ -124,6 +141,11 @@ fn place(plan: &Plan, context: &Parts<'_>, tree: &mut Tree, mount: &MountPlan) -
         }
         Source::Proc => (pseudo::proc(context.pidns, mount)?, Kind::Directory),
         Source::Sysfs => (pseudo::sysfs(context.netns, mount)?, Kind::Directory),
+        Source::Tmpfs if mount.destination == Path::new(DEV) => {
+            let mut writable = mount.clone();
+            writable.options.attributes.0 &= !READ_ONLY;
+            (pseudo::tmpfs(&plan.ids, &writable)?, Kind::Directory)
+        }
         Source::Tmpfs => (pseudo::tmpfs(&plan.ids, mount)?, Kind::Directory),
         Source::Bind(source) => {
             let opened = bind::open_source(source)?;

@@ -34,7 +34,7 @@ const BASE: &[Base] = &[
         kind: "tmpfs",
         source: "tmpfs",
         options: &["nosuid", "strictatime", "mode=755", "size=65536k"],
-        dropped: &["ro", "nodev"],
+        dropped: &["nodev"],
         own: true,
     },
     Base {
