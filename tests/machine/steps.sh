@@ -28,7 +28,7 @@ step_install() {
 step_main_job() {
     docker run --detach --name "$MAIN" --runtime=sysbox --memory 512m --cpus 1 --pids-limit 300 "$SYSTEM"
     docker inspect --format '{{.State.Pid}}' "$MAIN" >results/main-pid
-    eventually 240 sh -c "docker exec $MAIN systemctl is-system-running | grep -E 'running|degraded'"
+    eventually 600 sh -c "docker exec $MAIN systemctl is-system-running | grep -E 'running|degraded'"
     inside systemctl is-system-running || { inside systemctl --failed --no-pager; inside journalctl --no-pager -b -p warning; fail 'systemd is not content'; }
     inside docker load --input /opt/busybox.tar
     equal 'an inner container' hello "$(inner_hello)"
