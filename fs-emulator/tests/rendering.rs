@@ -61,10 +61,15 @@ impl Fixture {
 
     /// The text of a file for thread `reader`.
     fn text(&self, file: &str, reader: u32) -> String {
+        self.text_in(("c", 1), file, reader)
+    }
+
+    /// The text of a file in the container with this id and key.
+    fn text_in(&self, (id, key): (&str, u32), file: &str, reader: u32) -> String {
         let host = Host::new(self.root.path());
         let record = Record {
-            id: "c".into(),
-            key: 1,
+            id: id.into(),
+            key,
             uid: 0,
             gid: 0,
             unified: self.path("cgroup/c").to_str().unwrap().into(),
@@ -181,6 +186,19 @@ fn cpus_agree_in_all_files() {
     assert_eq!(fixture.text("sys/devices/system/cpu/present", 0), "2,5-6\n");
     fixture.write("sys/devices/system/cpu/possible", "0-15\n");
     assert_eq!(fixture.text("sys/devices/system/cpu/offline", 0), "0-1,3-4,7-15\n");
+}
+
+#[test]
+fn names_of_the_machine() {
+    let fixture = Fixture::new();
+    let read = |container, file| fixture.text_in(container, file, READER);
+    let uuid = |container| read(container, "sys/devices/virtual/dmi/id/product_uuid");
+    let boot = |container| read(container, "proc/sys/kernel/random/boot_id");
+    // The second key: the same container, started again.
+    assert_eq!(uuid(("a", 1)), uuid(("a", 2)));
+    assert_ne!(boot(("a", 1)), boot(("a", 2)));
+    assert_ne!(uuid(("a", 1)), uuid(("b", 3)));
+    assert_eq!(uuid(("a", 1)).trim_end().len(), 36);
 }
 
 #[test]
