@@ -39,7 +39,7 @@ step_main_job() {
 step_sysbox_command() {
     sysbox doctor
     sysbox version
-    sysbox ps | grep "^$(docker inspect --format '{{.Id}}' "$MAIN" | cut -c 1-12) *running"
+    sysbox ps | grep "$(docker inspect --format '{{.Id}}' "$MAIN" | cut -c 1-12) *running"
     sysbox --json ps | jq --exit-status '.[0].state == "running"'
 }
 
