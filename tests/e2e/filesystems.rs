@@ -375,14 +375,10 @@ impl Engine {
         fs::write(at("config"), "{}").unwrap();
         let world = World::current();
         let containerd = world.data_root().parent().unwrap().join("run/containerd.sock");
-        let process = std::process::Command::new("dockerd")
-            .args([
-                "--config-file",
-                &at("config"),
-                "--bridge=none",
-                "--iptables=false",
-                "--ip6tables=false",
-            ])
+        // In a network of its own: an engine without a bridge removes docker0.
+        let process = std::process::Command::new("unshare")
+            .args(["--net", "dockerd", "--config-file", &at("config")])
+            .args(["--bridge=none", "--iptables=false", "--ip6tables=false"])
             .args(["--storage-driver", driver, "--containerd-namespace", driver])
             .args(["--exec-opt", "native.cgroupdriver=cgroupfs"])
             .arg(format!("--containerd={}", containerd.display()))
