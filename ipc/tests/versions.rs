@@ -96,10 +96,8 @@ fn the_first_manager_and_the_first_sysbox_fs_are_understood() {
     let forget = proto::RemoveContainer { id: "c1".into() };
     same(ADD, &FsRequest { protocol: 1, call: Some(fs_request::Call::AddContainer(add)) });
     same(FORGET, &FsRequest { protocol: 1, call: Some(fs_request::Call::RemoveContainer(forget)) });
-    let added = proto::Added {
-        emulated_dir: "/fs/7".into(),
-        emulated_files: vec!["proc/meminfo".into()],
-    };
+    let added =
+        proto::Added { emulated_dir: "/fs/7".into(), emulated_files: vec!["proc/meminfo".into()] };
     same(ADDED, &FsReply { result: Some(fs_reply::Result::Added(added)) });
     let status = proto::FsStatus {
         version: "0.1.0".into(),
