@@ -1,7 +1,6 @@
 //! The long test: thirty system containers under load, and daemons that die again and again.
 //!
-//! Not part of the usual run, for it takes minutes: `scripts/test --e2e thirty_systems -- --ignored`
-//! runs it, `SYSBOX_LOAD_SECONDS` says how long, `SYSBOX_LOAD_SYSTEMS` with how many containers.
+//! Not part of the usual run, for it takes minutes: `scripts/bench-survival` runs it.
 
 use std::fs;
 use std::time::Duration;
