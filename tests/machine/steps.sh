@@ -143,8 +143,8 @@ step_kill_sysbox_mgr() {
 # The exposure of the units as systemd counts it: 0 is all confinement there is, 100 none.
 step_units_are_confined() {
     systemd-analyze security --no-pager sysbox-fs.service sysbox-mgr.service || true
-    systemd-analyze security --no-pager --threshold=50 sysbox-fs.service
-    systemd-analyze security --no-pager --threshold=70 sysbox-mgr.service
+    systemd-analyze security --no-pager --threshold=55 sysbox-fs.service
+    systemd-analyze security --no-pager --threshold=75 sysbox-mgr.service
 }
 
 # Stopped daemons are missed only by what needs them.
