@@ -44,7 +44,13 @@ pub fn chain(error: &anyhow::Error) -> String {
         let first = letters.next().map(|c| c.to_ascii_lowercase());
         format!("{before}{}{}", first.map(String::from).unwrap_or_default(), letters.as_str())
     };
-    let parts: Vec<String> = error.chain().map(|cause| spell(cause.to_string())).collect();
+    let mut parts: Vec<String> = Vec::new();
+    for part in error.chain().map(|cause| spell(cause.to_string())) {
+        // Some errors tell their cause themselves.
+        if !parts.last().is_some_and(|last| last.ends_with(&part)) {
+            parts.push(part);
+        }
+    }
     parts.join(": ")
 }
 
@@ -139,6 +145,8 @@ mod tests {
         let missing = std::io::Error::from_raw_os_error(2);
         let error = anyhow::Error::new(missing).context("open X").context("start it");
         assert_eq!(chain(&error), "start it: open X: no such file or directory");
+        let twice = anyhow::anyhow!("gone").context("read X: gone");
+        assert_eq!(chain(&twice), "read X: gone");
         let text = anyhow::anyhow!("exec a: Permission denied (os error 13)");
         assert_eq!(chain(&text), "exec a: permission denied");
         assert_eq!(chain(&anyhow::anyhow!("Plain: Text")), "Plain: Text");

@@ -136,7 +136,7 @@ fn malformed_configurations_are_explained() {
     }
     let bundle = tempfile::tempdir().unwrap();
     let message = run_bundle(bundle.path());
-    assert!(message.contains("config.json") && message.contains("No such file"), "{message}");
+    assert!(message.contains("config.json") && message.contains("no such file"), "{message}");
 }
 
 #[test]
