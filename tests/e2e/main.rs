@@ -14,6 +14,7 @@ mod ids;
 mod inner_docker;
 mod kernels;
 mod limits;
+mod mounts;
 mod nested;
 mod resources;
 mod rootfs;

@@ -2,10 +2,9 @@
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::Path;
 
 use linux_raw_sys::general::MOUNT_ATTR_RDONLY;
-use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, move_mount};
 use sysbox_ipc::paths::{ALL, flat};
@@ -68,39 +67,35 @@ pub struct Cover {
 }
 
 impl Cover {
-    /// Finds the files for a carrier with this `root`. What it does not have (`subset=pid`, a
-    /// kernel without the feature) needs no cover.
+    /// Finds the files for a carrier.
     ///
     /// `chosen` says which places are wanted; `net` is asked for the caller's network namespace.
     ///
     /// # Errors
     /// Also when a virtualised file is not there: the host's must not show in its place.
     pub fn find(
-        worker: &mut Worker,
         container: &Container,
         carrier: Carrier,
-        root: BorrowedFd<'_>,
         read_only: bool,
         chosen: impl Fn(&str) -> bool,
         net: impl FnOnce() -> io::Result<OwnedFd>,
     ) -> io::Result<Self> {
-        let mut places: Vec<&str> = carrier.places(container).filter(|p| chosen(p)).collect();
+        let places: Vec<&str> = carrier.places(container).filter(|p| chosen(p)).collect();
         let is_of_net = |place: &&str| place.starts_with(OF_NET_NAMESPACE);
         let net = match carrier == Carrier::Proc && places.iter().any(is_of_net) {
             true => Some(net()?),
             false => None,
         };
-        match &net {
-            Some(net) => worker.in_net_namespace(net, |_| keep_existing(&mut places, root))?,
-            None => keep_existing(&mut places, root),
-        }
         let dir = container.emulated_dir.join(ALL);
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let dir = openat(CWD, &dir, flags, Mode::empty())?;
         let file = |place| file(&dir, carrier, place, read_only);
         let files = places.into_iter().map(file).collect::<io::Result<_>>()?;
         Ok(Self { files, net })
     }
 
-    /// Attaches the files below `root`, the root of the carrier.
+    /// Attaches the files below `root`, the root of the carrier. What that does not have (`subset=pid`, a
+    /// kernel without the feature) needs no cover.
     pub fn attach(&self, worker: &mut Worker, root: BorrowedFd<'_>) -> io::Result<()> {
         match &self.net {
             Some(net) => worker.in_net_namespace(net, |_| self.attach_here(root))?,
@@ -111,23 +106,21 @@ impl Cover {
     fn attach_here(&self, root: BorrowedFd<'_>) -> io::Result<()> {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         for file in &self.files {
-            move_mount(&file.mount, "", root, file.place.as_str(), flags)
-                .map_err(|error| with_place("attaching", &file.place, error.into()))?;
+            // Not looked for before: that would be one more system call for each of many files. It is
+            // the place alone that may not exist, as the mount is named by its descriptor.
+            match move_mount(&file.mount, "", root, file.place.as_str(), flags) {
+                Ok(()) | Err(Errno::NOENT) => {}
+                Err(error) => return Err(with_place("attaching", &file.place, error.into())),
+            }
         }
         Ok(())
     }
 }
 
-fn keep_existing(places: &mut Vec<&str>, root: BorrowedFd<'_>) {
-    let flags = AtFlags::SYMLINK_NOFOLLOW;
-    let look = |place: &str| statx(root, place, flags, StatxFlags::empty());
-    places.retain(|place| !matches!(look(place), Err(Errno::NOENT)));
-}
-
 /// Makes a mount of a virtualised file.
-fn file(dir: &Path, carrier: Carrier, place: &str, read_only: bool) -> io::Result<File> {
+fn file(dir: &OwnedFd, carrier: Carrier, place: &str, read_only: bool) -> io::Result<File> {
     let name = flat(&format!("{}/{place}", carrier.dir()));
-    let mount = clone_tree(CWD, &dir.join(name), false)
+    let mount = clone_tree(dir, name.as_ref(), false)
         .map_err(|error| with_place("cloning", place, error))?;
     if read_only {
         let change = Attributes { set: u64::from(MOUNT_ATTR_RDONLY), ..Attributes::default() };

@@ -1,6 +1,6 @@
 //! A new mount of proc, sysfs or an empty directory.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use rustix::fs::{AtFlags, FileType, StatxAttributes, StatxFlags, fstat, statx};
 use rustix::io::Errno;
@@ -86,10 +86,8 @@ pub fn serve(
     let cover = match carrier {
         None => Cover::default(),
         Some(carrier) => Cover::find(
-            worker,
             &origin.container,
             carrier,
-            mount.as_fd(),
             wanted.is_read_only(),
             |_| true,
             || caller.namespace(Namespace::Net),

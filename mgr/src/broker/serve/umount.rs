@@ -214,10 +214,8 @@ impl Covered {
         let (off, on) = self.files.split_at(busy.files_off);
         let has = |files: &[Vec<u8>], place: &str| files.iter().any(|f| f == place.as_bytes());
         let cover = Cover::find(
-            worker,
             &origin.container,
             self.carrier,
-            root,
             self.read_only,
             |place| if all { !has(on, place) } else { has(off, place) },
             || caller.namespace(Namespace::Net),
