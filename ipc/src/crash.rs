@@ -4,6 +4,7 @@
 //! The variable `SYSBOX_CRASH_FILE` names a file; if its text is the name of the point that a program
 //! comes by, the program removes the file and kills itself. A file, since the programs take their
 //! environment from whoever starts them, long before a test knows at which point it wants them to die.
+//! It lies in the run directory, since `sysbox-fs` may reach no other.
 //! A release build has no such code.
 
 /// Every point: which program dies there, the name, and what has happened by then.

@@ -11,7 +11,7 @@
 #   DIR/{run,state}   SYSBOX_RUN_DIR and the manager's --data-root
 #   DIR/engine        the engine's data; DIR/docker.sock its socket
 #   DIR/log, DIR/pid  a file a daemon
-#   DIR/crash         at which point a debug build is to die, see ipc/src/crash.rs
+#   DIR/run/crash     at which point a debug build is to die, see ipc/src/crash.rs
 
 # The two daemons of the runtime, and the two of the engine, in the order of their start.
 WORLD_DAEMONS=(sysbox-fs sysbox-mgr containerd dockerd)
@@ -125,7 +125,7 @@ world_enter() {
     shift
     world_is_up "$dir" || die "the world $dir is not up" "start it with: scripts/world up hybrid $dir"
     SYSBOX_WORLD=$dir SYSBOX_WORLD_VIEW=$(cat "$dir/view") SYSBOX_WORLD_SCRIPT=$TOP/scripts/world \
-        SYSBOX_RUN_DIR=$dir/run SYSBOX_CRASH_FILE=$dir/crash DOCKER_HOST=unix://$dir/docker.sock DOCKER_CONFIG=$dir/cli \
+        SYSBOX_RUN_DIR=$dir/run SYSBOX_CRASH_FILE=$dir/run/crash DOCKER_HOST=unix://$dir/docker.sock DOCKER_CONFIG=$dir/cli \
         nsenter --target "$(holder_pid "$dir")" --mount --net --wd="$PWD" -- "$@"
 }
 
@@ -216,7 +216,7 @@ world_down() {
     fi
     remove_world_cgroups "$dir"
     wait_until 5 world_is_gone "$dir" || true
-    rm -rf "${dir:?}"/{bin,run,state,engine,pid,cli,view,subuid,subgid,crash,daemon.json,containerd.toml,docker.sock}
+    rm -rf "${dir:?}"/{bin,run,state,engine,pid,cli,view,subuid,subgid,daemon.json,containerd.toml,docker.sock}
     rmdir "$dir" 2>/dev/null || true
 }
 

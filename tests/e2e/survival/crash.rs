@@ -70,7 +70,7 @@ impl Act {
 /// container deleted before the manager has noticed that it ended.
 fn kill_init(name: &str) -> Output {
     let init = Cmd::docker(["inspect", "--format", "{{.State.Pid}}", name]).ok();
-    let crash = World::current().dir.join("crash").display().to_string();
+    let crash = World::current().dir.join("run/crash").display().to_string();
     let script = "shim=$(sed -n 's/^PPid:[[:space:]]*//p' /proc/$0/status)
         kill -STOP $shim; kill -KILL $0
         for _ in $(seq 500); do [ -e $1 ] || break; sleep 0.02; done
@@ -80,7 +80,7 @@ fn kill_init(name: &str) -> Output {
 
 /// Has the next one to come by die there, does the work, and starts a daemon that died.
 fn die_at(program: &str, point: &str, work: impl FnOnce() -> Output + Send) -> Output {
-    let file = World::current().dir.join("crash");
+    let file = World::current().dir.join("run/crash");
     fs::write(&file, point).expect("naming the crash point");
     let done = AtomicBool::new(false);
     let output = std::thread::scope(|scope| {
