@@ -34,7 +34,7 @@ use clap::{Args, FromArgMatches, Parser, Subcommand};
 use crate::log;
 
 /// Version of the runtime-spec that `config.json` is read by.
-pub const SPEC_VERSION: &str = "1.2.0";
+pub const SPEC_VERSION: &str = "1.3.0";
 
 /// Commit that the program was built from, where the build told it.
 const COMMIT: &str = match option_env!("SYSBOX_COMMIT") {
