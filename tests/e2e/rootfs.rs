@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use sysbox_tests::{BUSYBOX, Cmd, Container, Running, shared};
+use sysbox_tests::{BOOKWORM, BUSYBOX, Cmd, Container, Running, shared};
 
 #[test]
 fn cp_into_and_out_of_a_running_container() {
@@ -71,6 +71,24 @@ fn cp_into_a_directory_in_use_shows_and_leaves_it_writable() {
         container.sh(&format!("echo own >{place}/own")).ok();
         assert_eq!(read_by_cp(&container, &format!("{place}/own")).unwrap(), "own\n");
     }
+}
+
+/// Programs and libraries that run keep the directories above them in the container's cache of names.
+#[test]
+fn cp_beside_a_directory_in_use_shows_and_leaves_it_writable() {
+    let _world = shared();
+    let container = Container::new(BOOKWORM).start(["sleep", "1000"]);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("given");
+    fs::write(&file, "given").unwrap();
+    let changed = |place: &str| container.docker(["diff"]).contains(place);
+    for place in ["/usr/sbin", "/usr/local/sbin", "/usr/lib/x86_64-linux-gnu", "/usr"] {
+        copy(file.to_str().unwrap(), &format!("{}:{place}/", container.name));
+        assert_eq!(container.sh(&format!("cat {place}/given")).ok(), "given");
+        container.sh(&format!("echo own >{place}/own")).ok();
+        assert_eq!(read_by_cp(&container, &format!("{place}/own")).unwrap(), "own\n");
+    }
+    assert!(!changed("/usr/bin") && changed("/usr/sbin/own"), "only what was changed is told");
 }
 
 #[test]

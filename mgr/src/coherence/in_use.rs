@@ -1,11 +1,13 @@
 //! Directories of the container's overlay that cannot be forgotten, because something is in them.
 //!
 //! An overlay decides where a directory lives when it is looked up. One that only the image has, and
-//! that is a working directory or holds a mount point (Docker mounts three files below /etc), stays
-//! in use and keeps that decision: what the engine then copies into it, in the shared upper
+//! that is a working directory, holds a mount point (Docker mounts three files below /etc) or a file
+//! that a process has open or runs ([`held`](super::held)), stays in use, as do the directories above
+//! it, and keeps that decision: what the engine then copies into any of them, in the shared upper
 //! directory, would never show inside. So before the engine looks, such directories are brought into
-//! the upper one *by the container's overlay* (a copy-up, as any change inside would do), and both
-//! sides agree from then on. `docker diff` does not list them: mode, size and time stay the same.
+//! the upper one *by the container's overlay* (a copy-up, as any change inside would do; it takes the
+//! directories above along), and both sides agree from then on. `docker diff` does not list them: mode,
+//! size and time stay the same.
 //!
 //! All that is touched here belongs to the container. Nothing is asked of a file system that it may
 //! serve itself: paths stay on the overlay (`RESOLVE_NO_XDEV`), and attributes are taken from the
@@ -15,11 +17,15 @@ use std::collections::HashSet;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use rustix::fs::{
     AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags, Statx, StatxFlags, chmodat, openat,
     openat2, statx,
 };
+
+use super::held::held_directories;
+use crate::sync::lock;
 
 /// Most processes and cgroups that are looked at: who has more of them than this and changes into a
 /// directory of the image sees a file that `docker cp` brought there later.
@@ -36,33 +42,43 @@ pub struct Container {
     pub init_pid: i32,
     /// Its directory in the unified cgroup hierarchy, for its other processes.
     pub cgroup: PathBuf,
+    /// Inode numbers of directories that are in the upper directory since an earlier look: they stay
+    /// there as long as this overlay is mounted.
+    settled: Mutex<HashSet<u64>>,
 }
 
 impl Container {
+    /// The container whose init is this process.
+    pub fn new(root: OwnedFd, init_pid: i32, cgroup: PathBuf) -> Self {
+        Self { root, init_pid, cgroup, settled: Mutex::default() }
+    }
+
     /// Brings every directory that is in use into the upper directory.
     pub fn settle_directories(&self) {
         let Ok(root) = attributes(&self.root) else {
             return;
         };
-        let mut settled = HashSet::new();
-        let mut settle = |directory: OwnedFd| {
+        let settle = |directory: OwnedFd| {
             let Ok(stat) = attributes(&directory) else {
                 return;
             };
             let same = (stat.stx_dev_major, stat.stx_dev_minor)
                 == (root.stx_dev_major, root.stx_dev_minor);
-            if same && is_directory(&stat) && settled.insert(stat.stx_ino) {
+            if same && is_directory(&stat) && lock(&self.settled).insert(stat.stx_ino) {
                 copy_up(&directory, &stat);
             }
         };
-        for parent in self.parents_of_mounts() {
+        let processes = self.processes();
+        let mut paths = self.parents_of_mounts();
+        held_directories(&processes, &mut paths);
+        for path in paths {
             let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
-            if let Ok(directory) = openat2(&self.root, &parent, flags, Mode::empty(), resolve) {
+            if let Ok(directory) = openat2(&self.root, &path, flags, Mode::empty(), resolve) {
                 settle(directory);
             }
         }
-        for pid in self.processes() {
+        for pid in processes {
             for link in ["cwd", "root"] {
                 let flags = OFlags::PATH | OFlags::CLOEXEC;
                 let path = format!("/proc/{pid}/{link}");

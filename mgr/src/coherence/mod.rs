@@ -21,6 +21,7 @@
 
 mod after_looks;
 mod before_looks;
+mod held;
 mod in_use;
 mod view;
 

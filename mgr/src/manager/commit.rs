@@ -58,7 +58,7 @@ impl Manager {
         self.owners.forget(id);
         if let Some(view) = view {
             let init_pid = init.pid;
-            view.set_container(root.map(|root| Container { root, init_pid, cgroup }));
+            view.set_container(root.map(|root| Container::new(root, init_pid, cgroup)));
             self.coherence.watch(key, view, &rootfs);
         }
         // Last: an init that has died meanwhile is reported now, when all is in place.

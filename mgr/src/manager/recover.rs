@@ -152,7 +152,7 @@ impl Manager {
             let root = self.container_root(record, init);
             let cgroup = record.cgroups.unified.clone().into();
             let init_pid = init.pid;
-            view.set_container(root.map(|root| Container { root, init_pid, cgroup }));
+            view.set_container(root.map(|root| Container::new(root, init_pid, cgroup)));
             self.coherence.watch(record.key, Arc::clone(view), &record.rootfs);
         }
         let mut state = self.lock();
