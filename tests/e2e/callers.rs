@@ -67,8 +67,9 @@ struct Podman {
 
 impl Podman {
     fn new(world: &World) -> Self {
-        // On a file system whose layers can be ID-mapped.
-        let directory = tempfile::tempdir_in(&world.dir).unwrap();
+        // On a file system whose layers can be ID-mapped; Podman wants a path of at most 50 bytes.
+        let directory =
+            tempfile::Builder::new().prefix("p").rand_bytes(4).tempdir_in(&world.dir).unwrap();
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let path = |name: &str| directory.path().join(name).display().to_string();
         // conmon does not hand the environment on.
@@ -90,7 +91,7 @@ impl Podman {
         .unwrap();
         let flags = [
             ("--root", path("root")),
-            ("--runroot", path("runroot")),
+            ("--runroot", path("r")),
             ("--tmpdir", path("tmp")),
             ("--cgroup-manager", "cgroupfs".into()),
             ("--events-backend", "file".into()),
