@@ -65,6 +65,7 @@ pub struct IdMap {
 pub fn user_namespace(uid_map: &[IdMap], gid_map: &[IdMap]) -> io::Result<OwnedFd> {
     let owner = (host_root(uid_map), host_root(gid_map));
     let (ready, report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let this = rustix::process::getpid();
     match clone_process(CloneFlags::SHARE_FILES)? {
         Fork::Child => {
             // Nothing but system calls here, for other threads of the parent may have held locks;
@@ -72,7 +73,7 @@ pub fn user_namespace(uid_map: &[IdMap], gid_map: &[IdMap]) -> io::Result<OwnedF
             let _ = set_parent_process_death_signal(Some(Signal::KILL));
             let error = be_born(owner).err().and_then(|e| e.raw_os_error()).unwrap_or(0);
             let _ = rustix::io::write(&report, &error.to_ne_bytes());
-            crate::process::pause_for_ever()
+            crate::process::pause_while_child_of(this)
         }
         Fork::Parent { pid, pidfd } => {
             let result = wait_for_birth(&ready).and_then(|()| write_maps(pid, uid_map, gid_map));
@@ -135,6 +136,7 @@ fn write_maps(pid: i32, uid_map: &[IdMap], gid_map: &[IdMap]) -> io::Result<Owne
 /// `EPERM` without rights over the namespace, `EINVAL` for the caller's own.
 pub fn mappings_of(userns: impl AsFd) -> io::Result<(Vec<IdMap>, Vec<IdMap>)> {
     let (ready, report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    let this = rustix::process::getpid();
     match clone_process(CloneFlags::SHARE_FILES)? {
         Fork::Child => {
             // As above: system calls only, and no descriptor is closed.
@@ -142,7 +144,7 @@ pub fn mappings_of(userns: impl AsFd) -> io::Result<(Vec<IdMap>, Vec<IdMap>)> {
             let entered = move_into_link_name_space(userns.as_fd(), Some(LinkNameSpaceType::User));
             let error = entered.err().map_or(0, rustix::io::Errno::raw_os_error);
             let _ = rustix::io::write(&report, &error.to_ne_bytes());
-            crate::process::pause_for_ever()
+            crate::process::pause_while_child_of(this)
         }
         Fork::Parent { pid, pidfd } => {
             let result = wait_for_birth(&ready).and_then(|()| {

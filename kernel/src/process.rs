@@ -4,7 +4,7 @@ use std::ffi::{CString, c_char};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use rustix::process::{WaitId, WaitIdOptions};
+use rustix::process::{Pid, WaitId, WaitIdOptions};
 
 /// Namespaces and relation for [`clone_process`]: the bits of clone(2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,6 +140,19 @@ pub fn pause_for_ever() -> ! {
         // SAFETY: pause(2) has no preconditions.
         unsafe { libc::pause() };
     }
+}
+
+/// Sleeps until a signal ends the process, or until `parent` is no longer its parent.
+///
+/// For a child that shares its parent's descriptors: `PR_SET_PDEATHSIG` alone loses a parent that dies
+/// before it is set, or while a change of credentials has cleared it, and such a child would keep the
+/// parent's locks and sockets for ever. System calls only.
+pub fn pause_while_child_of(parent: Pid) -> ! {
+    let moment = rustix::thread::Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+    while rustix::process::getppid() == Some(parent) {
+        let _ = rustix::thread::nanosleep(&moment);
+    }
+    exit_now(1)
 }
 
 /// Sets the file-system user and group id of the calling thread (setfsuid(2)), returning the
