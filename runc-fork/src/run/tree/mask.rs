@@ -12,21 +12,22 @@ use super::destination::find;
 
 /// Covers each path: a directory by an empty read-only tmpfs, anything else by /dev/null.
 pub fn masked_paths(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<()> {
-    // One for all directories: each mount is a clone of it.
-    let mut empty = None;
+    // One for all directories: each further mount is a clone of the first, and made when that is in
+    // its place, for kernels before 6.15 clone nothing that is not.
+    let mut empty: Option<OwnedFd> = None;
     for path in paths {
         let Some(target) = find(root, path)? else { continue };
-        let cover = if FileType::from_raw_mode(fstat(&target)?.st_mode) == FileType::Directory {
-            match &empty {
-                None => empty_directory().map(|made| &*empty.insert(made)),
-                Some(made) => Ok(made),
-            }
-            .and_then(|made| clone_tree(made, Path::new(""), false))
-        } else {
-            null_device()
+        let directory = FileType::from_raw_mode(fstat(&target)?.st_mode) == FileType::Directory;
+        let cover = match &empty {
+            _ if !directory => null_device(),
+            None => empty_directory(),
+            Some(first) => clone_tree(first, Path::new(""), false),
         };
         let cover = cover.with_context(|| format!("make a cover for {}", path.display()))?;
         attach(&cover, target).with_context(|| format!("mask {}", path.display()))?;
+        if directory && empty.is_none() {
+            empty = Some(cover);
+        }
     }
     Ok(())
 }
