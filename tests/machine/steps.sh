@@ -85,6 +85,19 @@ step_limit_of_pids() {
     docker rm --force forker
 }
 
+# CPUs are given and taken at run time, and so is memory; inside sees it at once.
+step_limit_of_cpuset_and_updates() {
+    docker run --detach --name pinned --runtime=sysbox --cpuset-cpus 1 --memory 64m --memory-swap 64m "$SMALL" sleep 100000
+    equal 'its CPUs' 1 "$(allowed_cpus pinned)"
+    fails docker exec pinned sh -c 'echo 0-1 >/sys/fs/cgroup/cpuset.cpus'
+    docker update --cpuset-cpus 0 --memory 128m --memory-swap 128m pinned
+    equal 'its CPUs after an update' 0 "$(allowed_cpus pinned)"
+    equal 'its memory after an update' 131072 "$(docker exec pinned awk '/^MemTotal/ { print $2 }' /proc/meminfo)"
+    docker rm --force pinned
+}
+
+allowed_cpus() { docker exec "$1" awk '/^Cpus_allowed_list/ { print $2 }' /proc/self/status; }
+
 # killed UNIT: kills its process, and waits until systemd has started another that is ready.
 killed() {
     local unit=$1 old
