@@ -64,8 +64,10 @@ impl Container {
             };
             let same = (stat.stx_dev_major, stat.stx_dev_minor)
                 == (root.stx_dev_major, root.stx_dev_minor);
-            if same && is_directory(&stat) && lock(&self.settled).insert(stat.stx_ino) {
-                copy_up(&directory, &stat);
+            let known = lock(&self.settled).contains(&stat.stx_ino);
+            // One that could not be copied (a full disk) is tried again at the next look.
+            if same && is_directory(&stat) && !known && copy_up(&directory, &stat) {
+                lock(&self.settled).insert(stat.stx_ino);
             }
         };
         let processes = self.processes();
@@ -130,12 +132,12 @@ fn is_directory(stat: &Statx) -> bool {
     FileType::from_raw_mode(stat.stx_mode.into()) == FileType::Directory
 }
 
-/// A change of attributes that changes nothing.
-fn copy_up(directory: &OwnedFd, stat: &Statx) {
+/// A change of attributes that changes nothing. Says whether the directory is in the upper one now.
+fn copy_up(directory: &OwnedFd, stat: &Statx) -> bool {
     let path = format!("/proc/self/fd/{}", directory.as_raw_fd());
     let mode = Mode::from_raw_mode(stat.stx_mode.into());
     // Fails on a read-only root, into which the engine copies nothing either.
-    if let Err(e) = chmodat(CWD, path, mode, AtFlags::empty()) {
-        tracing::debug!("a directory in use stays in the image's layers: {e}");
-    }
+    chmodat(CWD, path, mode, AtFlags::empty())
+        .inspect_err(|e| tracing::debug!("a directory in use stays in the image's layers: {e}"))
+        .is_ok()
 }
