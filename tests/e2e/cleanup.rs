@@ -1,8 +1,8 @@
 //! Nothing stays behind: not of many containers, not of failed starts, not of a killed engine.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use sysbox_tests::{BUSYBOX, Cmd, Container, Snapshot, World, alone};
+use sysbox_tests::{BUSYBOX, Cmd, Container, Snapshot, World, alone, wait_until};
 
 /// What the engine and the daemons make on first use and keep is made before the first snapshot.
 fn warm_up() -> Snapshot {
@@ -106,18 +106,31 @@ fn kill_forgotten_shims(world: &World) {
     kill_forgotten_shims_of(world, "");
 }
 
-/// Only those of one container, or all where `id` is empty.
+/// Only those of one container, or all where `id` is empty. One that waits for its engine does not
+/// listen when it is asked to end.
 fn kill_forgotten_shims_of(world: &World, id: &str) {
+    let asked = Instant::now();
+    wait_until("the forgotten shims have ended", Duration::from_secs(30), || {
+        let shims = shims_of(world, id);
+        let signal = if asked.elapsed() < Duration::from_secs(3) { "-TERM" } else { "-KILL" };
+        for pid in &shims {
+            Cmd::new("kill", [signal, pid]).run();
+        }
+        if shims.is_empty() { Ok(()) } else { Err(shims.join(" ")) }
+    });
+}
+
+/// Ids of the shims' processes: those in the world whose command line names `id`.
+fn shims_of(world: &World, id: &str) -> Vec<String> {
     let dir = world.dir.to_str().expect("a path in UTF-8");
-    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let shims = processes.filter(|entry| {
         let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        if command.contains("containerd-shim")
+        command.contains("containerd-shim")
             && command.contains(&format!("{dir}/"))
             && command.contains(id)
-        {
-            Cmd::new("kill", [entry.file_name().to_str().unwrap()]).run();
-        }
-    }
+    });
+    shims.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 fn restart_engine(world: &World) {
