@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# What the machines are given to do: directories with a `run` in them. Needs packages.sh and machine.sh.
+# What the machines are given to do: directories with a `run` in them. Needs packages.sh, tests.sh and
+# machine.sh.
 
 # The programs that go into the package, in $BIN: those that the caller names, or the ones that the
 # first commands of README's "Installing" make.
@@ -54,7 +55,8 @@ make_package() {
     fi
 }
 
-# The test programs as they are on this machine. The attacker is looked for above the tests' directory.
+# The test programs as they are on this machine, and the list of tests to run: those whose name contains
+# one of the FILTERs, or all. The attacker is looked for above the tests' directory.
 e2e_task() {
     local task=$1 name
     shift
@@ -70,7 +72,7 @@ e2e_task() {
         strip --strip-debug -o "$task/tests/deps/$name" "$(cd "$TOP" && test_program "$name")"
     done
     strip -o "$task/tests/sysbox-attacker" "$TARGET/debug/sysbox-attacker"
-    printf '%s\n' "$@" | grep . >"$task/filter" || true
+    all_tests | grep -F -f <(printf '%s\n' "$@") >"$task/list" || die "no test has a name with this in it: $*"
 }
 
 # The quick start's part of this tree, the programs, and the image archives that it would make.

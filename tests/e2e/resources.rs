@@ -254,6 +254,8 @@ fn settings_are_the_containers_own() {
     for (name, value) in [
         ("kernel/panic", "17"),
         ("kernel/panic_on_oops", "1"),
+        // The kernel's own per pid namespace from Linux 6.14 on.
+        ("kernel/pid_max", "70001"),
         ("vm/overcommit_memory", "1"),
         ("vm/max_map_count", "262144"),
         ("fs/inotify/max_user_instances", "1024"),
@@ -275,6 +277,14 @@ fn settings_are_the_containers_own() {
     let uuid = "cat /sys/devices/virtual/dmi/id/product_uuid";
     let has_uuid = std::path::Path::new("/sys/devices/virtual/dmi/id/product_uuid").exists();
     assert!(!has_uuid || one.sh(uuid).ok() != other.sh(uuid).ok());
+
+    // A parameter of a module, where the host has that.
+    let hashsize = "/sys/module/nf_conntrack/parameters/hashsize";
+    if let Ok(of_host) = fs::read_to_string(hashsize) {
+        one.sh(&format!("echo 40000 >{hashsize}")).ok();
+        assert_eq!(one.sh(&format!("cat {hashsize}")).ok(), "40000");
+        assert_eq!(fs::read_to_string(hashsize).unwrap(), of_host);
+    }
 
     // A switch of the machine that the kernel shows in every network namespace, also in new ones.
     let switch = "/proc/sys/net/netfilter/nf_hooks_lwtunnel";

@@ -98,6 +98,52 @@ step_limit_of_cpuset_and_updates() {
 
 allowed_cpus() { docker exec "$1" awk '/^Cpus_allowed_list/ { print $2 }' /proc/self/status; }
 
+# Device rules are eBPF programs of the cgroup here, and systemd writes what it knows again at each reload.
+# The node is open to everybody: only the rules can keep a container from it.
+step_device_rules() {
+    local type='0x%t 0x%T' major minor
+    read -r major minor < <(stat -c "$type" /dev/vdc)
+    mknod --mode 666 /var/lib/node b $((major)) $((minor))
+    docker run --detach --name refused --runtime=sysbox --volume /var/lib/node:/node "$SMALL" sleep 100000
+    docker run --detach --name given --runtime=sysbox --volume /var/lib/node:/node --device-cgroup-rule "b $((major)):$((minor)) r" \
+        --device /dev/vdb:/dev/task:r "$SMALL" sleep 100000
+    device_rules_hold
+    systemctl daemon-reload
+    device_rules_hold
+    docker rm --force refused given
+}
+
+device_rules_hold() {
+    docker exec given head -c 10 /node >/dev/null
+    docker exec given head -c 10 /dev/task >/dev/null
+    not_permitted docker exec given sh -c ': >>/node'
+    not_permitted docker exec refused head -c 10 /node
+    docker exec refused sh -c ': >/dev/null </dev/zero && head -c 1 /dev/urandom >/dev/null'
+}
+
+# not_permitted COMMAND...: must fail, and say why.
+not_permitted() {
+    local output
+    if output=$("$@" 2>&1); then fail "this succeeded: $*"; fi
+    grep 'not permitted' <<<"$output"
+}
+
+# A profile of the user's holds inside; the engine's own, which is made for a root that is the host's, is not used.
+step_apparmor() {
+    apparmor_parser --replace <<'PROFILE'
+profile step-apparmor flags=(attach_disconnected) {
+  file, capability, network, mount, umount, pivot_root, signal, ptrace, unix,
+  deny /denied rw,
+}
+PROFILE
+    equal 'the profile' 'step-apparmor (enforce)' "$(confined cat /proc/self/attr/current)"
+    confined touch /granted
+    fails confined touch /denied
+    equal 'the profile of others' unconfined "$(docker run --rm --runtime=sysbox "$SMALL" cat /proc/self/attr/current)"
+}
+
+confined() { docker run --rm --runtime=sysbox --security-opt apparmor=step-apparmor "$SMALL" "$@"; }
+
 # killed UNIT: kills its process, and waits until systemd has started another that is ready.
 killed() {
     local unit=$1 old
