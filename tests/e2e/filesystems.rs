@@ -36,6 +36,19 @@ impl Place {
         self.mounted.push(at.to_owned());
     }
 
+    /// A file system that a program serves: a FUSE one.
+    fn mount_fuse(&mut self, at: &Path) {
+        let [lower, upper, work] = ["lower", "upper", "work"].map(|name| self.make(name));
+        let layers = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            lower.display(),
+            upper.display(),
+            work.display()
+        );
+        Cmd::new("fuse-overlayfs", ["-o", &layers, text(at)]).ok();
+        self.mounted.push(at.to_owned());
+    }
+
     /// A file system of this type and size in MB, in a file.
     fn file_system(&mut self, kind: &str, megabytes: u64) -> PathBuf {
         self.file_system_with(kind, megabytes, "loop").unwrap()
@@ -301,30 +314,39 @@ fn a_volume_that_can_not_be_id_mapped_is_told_or_refused() {
     let mut place = Place::new();
     let image = place.make("image");
     unpack(&image);
-    let volumes = ["ext4", "tmpfs", "ramfs"].map(|kind| place.make(&format!("volume-{kind}")));
+    let volumes =
+        ["ext4", "tmpfs", "ramfs", "fuse"].map(|kind| place.make(&format!("volume-{kind}")));
     for (kind, volume) in ["tmpfs", "ramfs"].iter().zip(&volumes[1..]) {
         place.mount(&["-t", kind, kind], volume);
     }
+    place.mount_fuse(&volumes[3]);
     for volume in &volumes {
         fs::write(volume.join("file"), "text").unwrap();
         Cmd::new("chmod", ["755", text(volume)]).ok();
     }
-    let owners = "stat -c %u /ext4/file /tmpfs/file /ramfs/file | xargs; cat /ramfs/file";
-    let binds = [(&*volumes[0], "/ext4"), (&*volumes[1], "/tmpfs"), (&*volumes[2], "/ramfs")];
+    let inside = ["/ext4", "/tmpfs", "/ramfs", "/fuse"];
+    let owners = "stat -c %u /ext4/file /tmpfs/file /ramfs/file /fuse/file | xargs; \
+        cat /ramfs/file /fuse/file";
+    let binds: Vec<_> = volumes.iter().map(PathBuf::as_path).zip(inside).collect();
     let output = run_with(&image, &binds, &[], owners);
     let (printed, told) = (output.stdout.clone(), output.stderr.clone());
-    assert_eq!(printed.trim(), "0 0 65534\ntext", "{told}");
-    assert!(told.contains("/ramfs") && told.contains("(ramfs) cannot be ID-mapped"), "{told}");
+    assert_eq!(printed.trim(), "0 0 65534 65534\ntexttext", "{told}");
+    for (at, kind) in [("/ramfs", "(ramfs)"), ("/fuse", "(fuse")] {
+        let line = told.lines().find(|line| line.contains(at) && line.contains(kind));
+        assert!(line.is_some_and(|line| line.contains("cannot be ID-mapped")), "{told}");
+    }
     assert!(!told.contains("/tmpfs"), "{told}");
 
     let strict = "SYSBOX_FSUID_MAP_FAIL_ON_ERROR=TRUE";
-    let refused = run_with(&image, &binds, &[strict], owners).fails();
-    assert!(refused.contains("(ramfs) cannot be ID-mapped"), "{refused}");
+    for (bind, kind) in binds[2..].iter().zip(["(ramfs)", "(fuse"]) {
+        let refused = run_with(&image, &[*bind], &[strict], "true").fails();
+        assert!(refused.contains(kind) && refused.contains("cannot be ID-mapped"), "{refused}");
+    }
     assert_eq!(run_with(&image, &binds[..2], &[strict], "stat -c %u /tmpfs/file").ok(), "0");
     // What is left out on purpose is no error.
-    let skip = "SYSBOX_SKIP_UID_SHIFT=/ext4,/ramfs";
+    let skip = "SYSBOX_SKIP_UID_SHIFT=/ext4,/ramfs,/fuse";
     let skipped = run_with(&image, &binds, &[strict, skip], owners);
-    assert_eq!(skipped.ok(), "65534 0 65534\ntext");
+    assert_eq!(skipped.ok(), "65534 0 65534 65534\ntexttext");
 }
 
 /// As Docker's `userns-remap` has it: the files on disk belong to the container's ids already, and all

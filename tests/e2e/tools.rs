@@ -2,9 +2,12 @@
 //! with each other, and with what really goes on.
 
 use std::fs;
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
-use sysbox_tests::{BOOKWORM, Cmd, Container, Running, World, cannot_run, shared, wait_until};
+use sysbox_tests::{
+    BOOKWORM, BUSYBOX, Cmd, Container, Running, World, cannot_run, shared, wait_until,
+};
 
 const MEMORY: u64 = 1 << 30;
 
@@ -129,4 +132,81 @@ fn a_busy_cpu_shows_as_half_of_two() {
     );
     let processes = container.sh("LC_ALL=C top -b -n 1 | head -n 12").ok();
     assert!(processes.contains(" 1 running") || processes.contains(" 2 running"), "{processes}");
+}
+
+/// What must be on the machine for the next test, which runs it from there.
+const PROGRAMS: [&str; 7] = ["mpstat", "iostat", "htop", "numactl", "node", "java", "podman"];
+
+/// A busy loop's share as the tools tell it, and the machine that language runtimes believe to be on.
+///
+/// The programs are this machine's own: its `/usr` is mounted read-only.
+#[test]
+fn monitors_and_language_runtimes_see_the_container() {
+    let _world = shared();
+    let test = "monitors_and_language_runtimes_see_the_container";
+    if !World::current().has_controllers(test, &["cpuset", "memory"]) {
+        return;
+    }
+    let there = |program: &str| Path::new("/usr/bin").join(program).exists();
+    if let Some(missing) = PROGRAMS.iter().find(|program| !there(program)) {
+        return cannot_run(test, &format!("{missing} is not installed"));
+    }
+    let memory = MEMORY.to_string();
+    let mut args: Vec<String> = ["/usr:/usr", "/usr/lib:/lib", "/usr/lib64:/lib64"]
+        .map(|volume| format!("--volume={volume}:ro"))
+        .to_vec();
+    // Where `java` in /usr/bin leads to.
+    for entry in fs::read_dir("/etc").expect("the machine's /etc").flatten() {
+        let name = entry.file_name().into_string().expect("a name in UTF-8");
+        if name == "alternatives" || name.starts_with("java-") {
+            args.push(format!("--volume=/etc/{name}:/etc/{name}:ro"));
+        }
+    }
+    let limits = ["--cpuset-cpus=0", "--memory", &memory, "--memory-swap", &memory];
+    let container = Container::new(BUSYBOX).args(limits).args(args).start(["sleep", "1000"]);
+    let json = |script: &str| -> serde_json::Value {
+        let text = container.sh(&format!("LC_ALL=C {script}")).ok();
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{script}: {e}\n{text}"))
+    };
+
+    // Each prints how many CPUs and how many bytes it believes in.
+    for script in [
+        "node -p 'const os = require(\"os\"); os.cpus().length + \" \" + os.totalmem()'",
+        // Go's view.
+        "podman info --format '{{.Host.CPUs}} {{.Host.MemTotal}}'",
+        "java -Xlog:gc+init -version 2>/dev/null | awk '/CPUs:/ { cpus = $(NF - 1) } \
+         /Memory:/ { print cpus, int($NF) * 1048576 }'",
+        "numactl -H | awk '/cpus:/ { cpus = NF - 3 } /size:/ { print cpus, $4 * 1048576 }'",
+    ] {
+        assert_eq!(container.sh(script).ok(), format!("1 {MEMORY}"), "{script}");
+    }
+    // A terminal of its own is what htop wants; it runs until it is asked to end.
+    let htop = ["sh", "-c", "TERM=xterm timeout --foreground --signal INT 3 htop --no-color; true"];
+    let screen = container.exec(&["--tty"], htop).ok();
+    assert!(screen.contains("/1.00G"), "{screen}");
+
+    let usage = || -> f64 {
+        let script = "sed -n 's/^usage_usec //p' /sys/fs/cgroup/cpu.stat";
+        container.sh(script).ok().parse::<f64>().expect("a number") / 1e6
+    };
+    Cmd::docker(["exec", "--detach", &container.name, "sh", "-c", "while :; do :; done"]).ok();
+    let reports = [
+        ("mpstat -o JSON 3 1", "cpu-load", ["usr", "nice", "sys"]),
+        ("iostat -y -c -o JSON 3 1", "avg-cpu", ["user", "nice", "system"]),
+    ];
+    for (script, part, busy) in reports {
+        let (begun, before) = (Instant::now(), usage());
+        let report = json(script);
+        // The kernel's own account says what is true: on a busy host the loop has no CPU to itself.
+        let truth = (usage() - before) / begun.elapsed().as_secs_f64() * 100.0;
+        let load = &report["sysstat"]["hosts"][0]["statistics"][0][part];
+        let load = load.get(0).unwrap_or(load);
+        let shown: f64 = busy.iter().filter_map(|name| load[name].as_f64()).sum();
+        let near = (shown - truth).abs() <= 7.0;
+        assert!(near, "{script}: {shown:.1} %, true is {truth:.1} %\n{report}");
+    }
+    // What everybody reads and writes on the host's disks is not shown.
+    let disks = json("iostat -d -o JSON");
+    let disks = disks["sysstat"]["hosts"][0]["statistics"][0]["disk"].clone();
+    assert_eq!(disks, serde_json::json!([]));
 }

@@ -38,6 +38,12 @@ pub const NATIVE: &[(&str, &str, &str)] = &[
         "Docker's own list of masked paths, which stays",
     ),
     (
+        "`/sys/block`, `/sys/class/block`",
+        "masked, unless a disk was given to the container",
+        "iostat(1) would show what everybody does with the host's disks; `/proc/diskstats` tells the \
+         container's part",
+    ),
+    (
         "`/proc/key-users`",
         "the kernel's own",
         "shows only users that are mapped into the reader's user namespace",

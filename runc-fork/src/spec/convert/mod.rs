@@ -49,6 +49,7 @@ pub fn convert(mut spec: Spec, context: &Context<'_>) -> (Spec, Vec<String>) {
         sysctl::clamp_groups(linux, context.gid_count);
         if is_system(context) {
             paths::open_up(linux);
+            paths::hide_disks(linux);
         }
     }
     if is_system(context) {

@@ -4,7 +4,7 @@
 //! their entries that stand in the way of an inner system go; all others stay, and what is not in
 //! an engine's default list was put there by the user and always stays.
 
-use oci_spec::runtime::Linux;
+use oci_spec::runtime::{Linux, LinuxDeviceType};
 
 /// What happens to an entry of the engines' default lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,29 @@ const READ_ONLY: &[(&str, Fate, &str)] = &[
     ("/proc/sysrq-trigger", Stays, "acts on the whole host"),
 ];
 
+/// Lists of the host's disks with what everybody reads and writes there: iostat(1) would show it, and
+/// divide it by the container's uptime. /proc/diskstats tells the container's own part.
+const DISKS: &[&str] = &["/sys/block", "/sys/class/block"];
+/// Engines mask it in every container that is to see less of the host than there is.
+const SIGN_OF_MASKING: &str = "/sys/firmware";
+
+/// Adds masks over the host's disks, where the engine masks what is the host's and the container was
+/// not given a disk.
+pub(super) fn hide_disks(linux: &mut Linux) {
+    let devices = linux.devices().as_deref().unwrap_or_default();
+    let given = devices.iter().any(|device| device.typ() == LinuxDeviceType::B);
+    let mut masked = linux.masked_paths().clone().unwrap_or_default();
+    if given || !masked.iter().any(|path| path == SIGN_OF_MASKING) {
+        return;
+    }
+    for disks in DISKS {
+        if !masked.iter().any(|path| path == disks) {
+            masked.push((*disks).to_owned());
+        }
+    }
+    linux.set_masked_paths(Some(masked));
+}
+
 /// Takes out what must go.
 pub(super) fn open_up(linux: &mut Linux) {
     let retain = |list: Option<Vec<String>>, table: &[(&str, Fate, &str)]| {
@@ -74,5 +97,29 @@ mod tests {
             }
         }
         assert!(MASKED.iter().chain(READ_ONLY).all(|(_, _, reason)| !reason.is_empty()));
+    }
+
+    #[test]
+    fn disks_are_hidden_unless_one_is_given() {
+        let after = |change: fn(&mut serde_json::Value)| {
+            let mut spec = docker(change);
+            let linux = spec.linux_mut().as_mut().unwrap();
+            hide_disks(linux);
+            let masked = linux.masked_paths().clone().unwrap_or_default();
+            masked.into_iter().filter(|path| path.contains("block")).collect::<Vec<_>>()
+        };
+        assert_eq!(after(|_| {}), DISKS);
+        let device = |spec: &mut serde_json::Value| {
+            spec["linux"]["devices"] = serde_json::json!([
+                { "type": "b", "path": "/dev/sdx", "major": 8, "minor": 16 }
+            ]);
+        };
+        assert!(after(device).is_empty());
+        // `--security-opt systempaths=unconfined`
+        assert!(after(|spec| spec["linux"]["maskedPaths"] = serde_json::json!([])).is_empty());
+        let own = |spec: &mut serde_json::Value| {
+            spec["linux"]["maskedPaths"] = serde_json::json!(["/sys/block", "/sys/firmware"]);
+        };
+        assert_eq!(after(own), DISKS);
     }
 }
