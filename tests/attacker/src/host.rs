@@ -74,21 +74,24 @@ fn limits() {
 /// Writes to every setting that can be opened, old value plus one. Those of namespaces of the container
 /// take it, those that are emulated take it for the container; neither may reach the host.
 pub fn settings() {
-    let mut changed = 0;
-    let mut denied = 0;
-    // Two trees of the container's own, to stay alive: what they hold is its own business.
-    walk(Path::new("/proc/sys"), &mut |file| {
-        let Ok(old) = fs::read_to_string(file) else { return };
-        let new = match old.trim().parse::<i64>() {
-            Ok(number) => number.checked_add(1).unwrap_or(0).to_string(),
-            Err(_) => old.clone(),
-        };
-        match fs::write(file, new) {
-            Ok(()) => changed += 1,
-            Err(_) => denied += 1,
-        }
-    });
-    answer("settings that took another value, and that did not", (changed, denied));
+    // What the container's cgroup and its networks hold is its own business.
+    for dir in ["proc/sys", "sys/bus", "sys/devices", "sys/kernel", "sys/module", "sys/power"] {
+        let top = Path::new("/").join(dir);
+        let (mut changed, mut denied) = (0, 0);
+        walk(&top, &mut |file| {
+            let Ok(old) = fs::read_to_string(file) else { return };
+            let new = match old.trim().parse::<i64>() {
+                Ok(number) => number.checked_add(1).unwrap_or(0).to_string(),
+                Err(_) => old.clone(),
+            };
+            match write_existing(file, &new) {
+                Ok(()) => changed += 1,
+                Err(_) => denied += 1,
+            }
+        });
+        let what = format!("settings in /{dir} that took another value, and that did not");
+        answer(&what, (changed, denied));
+    }
     for (file, value) in [
         ("/proc/sysrq-trigger", "h"),
         ("/proc/sys/kernel/core_pattern", "|/tmp/attack"),
@@ -111,7 +114,7 @@ pub fn settings() {
     }
 }
 
-fn write_existing(file: &str, value: &str) -> std::io::Result<()> {
+fn write_existing(file: impl AsRef<Path>, value: &str) -> std::io::Result<()> {
     fs::OpenOptions::new().write(true).open(file)?.write_all(value.as_bytes())
 }
 
@@ -199,7 +202,7 @@ pub fn cgroups() {
         ("cgroup.max.depth", "max"),
         ("cgroup.type", "threaded"),
     ] {
-        refused(&format!("write {file}"), write_existing(&format!("{TOP}/{file}"), value));
+        refused(&format!("write {file}"), write_existing(format!("{TOP}/{file}"), value));
     }
     for version in ["cgroup", "cgroup2"] {
         let dir = "/tmp/attack-cgroup";
