@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use sysbox_tests::{BOOKWORM, BUSYBOX, Container, Running, World, shared};
+use sysbox_tests::{BOOKWORM, BUSYBOX, Container, Running, World, shared, wait_until};
 
 const LIMITS: [&str; 6] = ["--memory", "512m", "--memory-swap", "512m", "--cpus", "1"];
 
@@ -194,6 +194,39 @@ fn update_shows_at_once() {
         let meminfo = container.sh("cat /proc/meminfo").ok();
         if meminfo_kb(&meminfo, "MemTotal") == 300 * 1024 { Ok(()) } else { Err(meminfo) }
     });
+}
+
+/// A paused container stands still in the middle of its reads, and nobody waits for it.
+#[test]
+fn a_paused_reader_holds_nobody_up() {
+    let _world = shared();
+    let readers = "for i in 1 2 3 4 5 6 7 8; do \
+        (while :; do cat /proc/meminfo /proc/stat >/dev/null || exit; echo >>/rounds; done) & done; wait";
+    let paused = Container::new(BUSYBOX).start(["sh", "-c", readers]);
+    let rounds = || {
+        let file = paused.inspect(".GraphDriver.Data.UpperDir") + "/rounds";
+        fs::metadata(file).map_or(0, |metadata| metadata.len())
+    };
+    let wait_for_rounds = || {
+        let before = rounds();
+        wait_until("all readers work", Duration::from_secs(20), || {
+            let now = rounds();
+            if now > before + 16 { Ok(()) } else { Err(format!("{before} rounds, now {now}")) }
+        });
+    };
+    let other = Container::sleeping::<&str>([]);
+    for _ in 0..3 {
+        wait_for_rounds();
+        paused.docker(["pause"]);
+        let files = "cat /proc/meminfo /proc/stat /proc/uptime /proc/loadavg | grep -c ^MemTotal";
+        let reads = format!("for i in $(seq 50); do {files}; done | sort -u");
+        assert_eq!(other.sh(&reads).ok(), "1");
+        // Starting one asks the same daemon.
+        assert_eq!(Container::new(BUSYBOX).sh(files).ok(), "1");
+        paused.docker(["unpause"]);
+    }
+    wait_for_rounds();
+    assert_eq!(paused.inspect(".State.Running"), "true", "no reader failed");
 }
 
 #[track_caller]
