@@ -135,11 +135,16 @@ pub fn new_mount(
     Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
 }
 
-/// A new detached procfs of another pid namespace, by the `pidns` option of Linux 6.18.
+/// A new detached procfs of another pid namespace, by the `pidns` option of Linux 6.18. `source` is
+/// what /proc/mounts shows first.
 /// Older kernels answer `EINVAL`.
-pub fn new_proc_of(pidns: impl AsFd, attributes: MountAttrFlags) -> io::Result<OwnedFd> {
+pub fn new_proc_of(
+    pidns: impl AsFd,
+    source: &str,
+    attributes: MountAttrFlags,
+) -> io::Result<OwnedFd> {
     let context = fsopen("proc", FsOpenFlags::FSOPEN_CLOEXEC)?;
-    fsconfig_set_string(context.as_fd(), "source", "proc")?;
+    fsconfig_set_string(context.as_fd(), "source", source)?;
     fsconfig_set_fd(context.as_fd(), "pidns", pidns)?;
     fsconfig_create(context.as_fd())?;
     Ok(fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)

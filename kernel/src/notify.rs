@@ -15,7 +15,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 pub use journal::{Journal, Taking};
-pub use namespaces::{NamespaceId, id_of, owner, owner_uid, parent, user_namespace_of};
+pub use namespaces::{NamespaceId, id_of, kind_of, owner, owner_uid, parent, user_namespace_of};
 pub use proc_child::new_proc_by_child;
 pub use task::read_memory;
 

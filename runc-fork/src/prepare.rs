@@ -34,6 +34,11 @@ pub fn prepare(bundle: &Path) -> Result<Prepared> {
 }
 
 impl Prepared {
+    /// The init system that the container runs, if it is a system container.
+    pub fn init_system(&self) -> Option<spec::InitSystem> {
+        self.hints.init_system.filter(|_| self.options.system_container)
+    }
+
     /// The spec of the system container with the ids that the manager gave.
     pub fn convert(&self, registered: &proto::Registered) -> Result<oci::Spec> {
         let capabilities = all_capabilities()?;

@@ -57,6 +57,17 @@ pub fn owner_uid(userns: impl AsFd) -> io::Result<u32> {
     Ok(uid)
 }
 
+/// The kind of the namespace behind a descriptor, as its `CLONE_NEW*` flag (`NS_GET_NSTYPE`).
+///
+/// # Errors
+/// `ENOTTY` when it is no namespace.
+pub fn kind_of(namespace: impl AsFd) -> io::Result<i32> {
+    // SAFETY: the request has no argument and returns the kind.
+    let kind = unsafe { libc::ioctl(namespace.as_fd().as_raw_fd(), libc::NS_GET_NSTYPE) };
+    super::check(kind)?;
+    Ok(kind)
+}
+
 /// The identity of the namespace behind a descriptor.
 pub fn id_of(namespace: impl AsFd) -> io::Result<NamespaceId> {
     let stat = rustix::fs::fstat(namespace)?;

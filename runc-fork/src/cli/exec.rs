@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Args;
 use oci_spec::runtime as oci;
 
 use super::Global;
+use crate::log;
 use crate::prepare;
 use crate::run::console::Terminal;
 use crate::run::exec::{Request, exec};
@@ -86,7 +87,7 @@ pub fn run(global: &Global, args: &ExecArgs) -> Result<i32> {
     labels(&mut process, args);
     let mut process = prepare::convert_process(process, &spec)?;
     // After the conversion, which gives users other than root none.
-    add_capabilities(&mut process, &args.cap)?;
+    add_capabilities(&mut process, &args.cap);
     let socket = args.console_socket.clone();
     let terminal =
         if args.detach { Terminal::Detached(socket) } else { Terminal::Foreground(socket) };
@@ -147,14 +148,16 @@ fn labels(process: &mut oci::Process, args: &ExecArgs) {
 }
 
 /// As runc: an ambient capability only where it is inheritable already.
-fn add_capabilities(process: &mut oci::Process, names: &[String]) -> Result<()> {
+fn add_capabilities(process: &mut oci::Process, names: &[String]) {
     if names.is_empty() {
-        return Ok(());
+        return;
     }
     let mut sets = process.capabilities().clone().unwrap_or_default();
     for name in names {
         let Ok(capability) = serde_json::from_value::<oci::Capability>(name.as_str().into()) else {
-            bail!("--cap: {name:?} is not a capability (like CAP_NET_ADMIN)");
+            // As runc: an engine may be newer than this build.
+            log::warn(&format!("--cap: {name} is not known to this version; ignored"));
+            continue;
         };
         let with = |set: &Option<oci::Capabilities>| {
             let mut set = set.clone().unwrap_or_default();
@@ -170,7 +173,6 @@ fn add_capabilities(process: &mut oci::Process, names: &[String]) -> Result<()> 
         }
     }
     process.set_capabilities(Some(sets));
-    Ok(())
 }
 
 #[cfg(test)]
@@ -181,12 +183,11 @@ mod tests {
     fn capabilities_are_added_but_not_made_ambient() {
         let mut process = oci::Process::default();
         process.set_capabilities(None);
-        add_capabilities(&mut process, &["CAP_NET_ADMIN".into()]).unwrap();
+        add_capabilities(&mut process, &["CAP_NET_ADMIN".into(), "NONE_SUCH".into()]);
         let sets = process.capabilities().as_ref().unwrap();
         for set in [sets.bounding(), sets.effective(), sets.permitted()] {
             assert!(set.as_ref().unwrap().contains(&oci::Capability::NetAdmin));
         }
         assert!(!sets.ambient().as_ref().is_some_and(|s| s.contains(&oci::Capability::NetAdmin)));
-        assert!(add_capabilities(&mut process, &["NONE_SUCH".into()]).is_err());
     }
 }

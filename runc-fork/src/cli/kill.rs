@@ -52,7 +52,8 @@ pub fn run(global: &Global, args: &KillArgs) -> Result<()> {
 /// touched by this: its engine sends that one.
 fn stop_signal(state: &State, number: i32) -> i32 {
     const TERM: i32 = 15;
-    let init = state.annotations.get("io.sysbox.init-system");
+    let noted = || state.annotations.get("io.sysbox.init-system");
+    let init = state.init_system.as_ref().or_else(noted);
     let init = init.and_then(|name| InitSystem::from_name(name));
     if number == TERM { init.and_then(InitSystem::stop_signal).unwrap_or(number) } else { number }
 }

@@ -15,7 +15,6 @@ use anyhow::{Context, Result};
 use oci_spec::runtime as oci;
 use sysbox_ipc::proto;
 use sysbox_kernel::mount::Propagation;
-use sysbox_kernel::ns::LinkNameSpaceType;
 
 use crate::spec::Options;
 
@@ -155,15 +154,6 @@ fn network_devices(linux: &oci::Linux) -> BTreeMap<String, String> {
 fn root_propagation(word: &str) -> Option<(Propagation, bool)> {
     let asked = MountOptions::parse([word]).propagation;
     asked.filter(|(kind, _)| *kind != Propagation::Slave)
-}
-
-impl Plan {
-    /// Whether init makes this mount: those of namespaces that it owns.
-    pub fn mounted_by_init(&self, mount: &MountPlan) -> bool {
-        let ipc = LinkNameSpaceType::InterProcessCommunication;
-        let joined_ipc = self.namespaces.joined.iter().any(|joined| joined.kind == ipc);
-        mount.made_by_init() && !(joined_ipc && mount.source == Source::Mqueue)
-    }
 }
 
 fn device(device: &oci::LinuxDevice) -> Device {

@@ -1,8 +1,8 @@
 //! The mounts of a spec, sorted by who must make them.
 //!
 //! Almost every mount is made by the host side, before the container's own mount namespace exists:
-//! the kernel then locks it. Three types belong to a namespace that only init is in; init makes
-//! them itself.
+//! the kernel then locks it. cgroup2 is rooted at a namespace that only init is in; init mounts it
+//! itself.
 
 use std::path::{Path, PathBuf};
 
@@ -31,17 +31,12 @@ pub enum Source {
     Store(PathBuf),
     /// cgroup2, rooted at the container's cgroup namespace; made by init.
     Cgroup,
-    /// A new devpts; made by init.
+    /// A new devpts, owned by the container's user namespace.
     Devpts,
-    /// The POSIX message queues of the container's ipc namespace; made by init.
+    /// The POSIX message queues of the container's ipc namespace.
     Mqueue,
-    /// Any other file system type with its source.
-    Other {
-        /// Type name, filesystems(5).
-        fs_type: String,
-        /// The `source` of the mount.
-        source: String,
-    },
+    /// Any other file system type by its name, filesystems(5).
+    Other(String),
 }
 
 /// One mount.
@@ -49,6 +44,9 @@ pub enum Source {
 pub struct MountPlan {
     /// What.
     pub source: Source,
+    /// What /proc/mounts shows as the source of a file system that has none: as the spec says, or
+    /// its type.
+    pub shown_source: String,
     /// Where, absolute inside the container.
     pub destination: PathBuf,
     /// How.
@@ -90,6 +88,9 @@ impl MountPlan {
         }
         let fs_type = mount.typ().as_deref().unwrap_or_default();
         let given = mount.source().as_deref();
+        let shown_source = given.filter(|source| !source.as_os_str().is_empty());
+        let shown_source =
+            shown_source.map_or_else(|| fs_type.to_owned(), |source| source.display().to_string());
         let source = match fs_type {
             _ if options.bind || fs_type == "bind" => {
                 let path = given.with_context(|| {
@@ -104,10 +105,7 @@ impl MountPlan {
             "devpts" => Source::Devpts,
             "mqueue" => Source::Mqueue,
             "" => bail!("mounts: the mount on {} has no type", destination.display()),
-            other => Source::Other {
-                fs_type: other.to_owned(),
-                source: given.map_or_else(|| other.to_owned(), |s| s.display().to_string()),
-            },
+            other => Source::Other(other.to_owned()),
         };
         let own_ids = own_ids(mount);
         if own_ids.is_some() && !matches!(source, Source::Bind(_)) {
@@ -118,6 +116,7 @@ impl MountPlan {
         }
         Ok(Self {
             source,
+            shown_source,
             destination,
             options,
             mapping: Mapping::default(),
@@ -131,6 +130,7 @@ impl MountPlan {
         let options = MountOptions::parse(["bind", "rprivate"]);
         Self {
             source: Source::Store(source),
+            shown_source: String::new(),
             destination,
             options,
             mapping: Mapping::default(),
@@ -139,9 +139,9 @@ impl MountPlan {
         }
     }
 
-    /// Whether init makes this mount, inside its namespaces.
-    pub fn made_by_init(&self) -> bool {
-        matches!(self.source, Source::Cgroup | Source::Devpts | Source::Mqueue)
+    /// The options of the file system itself, for `fsconfig(2)`.
+    pub fn data(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.options.data.iter().map(|word| word.split_once('=').unwrap_or((word, "")))
     }
 }
 
@@ -174,6 +174,19 @@ mod tests {
         let slave =
             plan(r#"{"destination":"/a","source":"/s","options":["bind","slave"]}"#).unwrap();
         assert_eq!((slave.late_propagation, slave.own_ids), (None, None));
+    }
+
+    #[test]
+    fn the_source_of_a_file_system_without_one_is_what_the_spec_says() {
+        let shown = |json: &str| plan(json).unwrap().shown_source;
+        let named = r#"{"destination":"/dev/shm","type":"tmpfs","source":"shm"}"#;
+        assert_eq!(shown(named), "shm");
+        for unnamed in [
+            r#"{"destination":"/p","type":"proc"}"#,
+            r#"{"destination":"/p","type":"proc","source":""}"#,
+        ] {
+            assert_eq!(shown(unnamed), "proc", "{unnamed}");
+        }
     }
 
     #[test]

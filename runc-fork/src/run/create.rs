@@ -19,10 +19,11 @@ use sysbox_kernel::process::wait_pidfd;
 use sysbox_seccomp::Program;
 
 use super::console::{Terminal, send_fd};
+use super::hooks::{self, By};
 use super::init::{Init, open_start_fifo, own_standard_streams};
 use super::listener::{self, Taker};
-use super::namespaces::{Launched, launch};
-use super::{copy_up, hooks, labels, limits, mqueue, netdev, notify, stage, tree, userns};
+use super::namespaces::launch;
+use super::{copy_up, labels, limits, netdev, notify, stage, tree, userns};
 use crate::log;
 use crate::plan::Plan;
 use crate::prepare::{self, Prepared};
@@ -123,19 +124,19 @@ pub fn create(request: &Request) -> Result<Created> {
     tree::enter_private_namespace()?;
     stage::map_by_own_ids(&mut plan.mounts)?;
     let preserved_fds = request.listen_fds + request.preserve_fds;
-    let Launched { pid, pidfd, channel } =
-        launch(&plan.namespaces, registration.userns.as_fd(), &entrance, |channel| {
-            let init = Init {
-                plan: &plan,
-                program: program.as_ref(),
-                start: start.as_fd(),
-                preserved_fds,
-                new_keyring: request.new_keyring,
-                hooks: converted.hooks().as_ref(),
-                state: hook_state(&request.id, &bundle, &converted),
-            };
-            init.run(channel)
-        })?;
+    let launched = launch(&plan, registration.userns.as_fd(), &entrance, |channel| {
+        let init = Init {
+            plan: &plan,
+            program: program.as_ref(),
+            start: start.as_fd(),
+            preserved_fds,
+            new_keyring: request.new_keyring,
+            hooks: converted.hooks().as_ref(),
+            state: hook_state(&request.id, &bundle, spec),
+        };
+        init.run(channel)
+    })?;
+    let (pid, pidfd, channel) = (launched.pid, &launched.pidfd, &launched.channel);
     undo.init = Some(pidfd.try_clone()?);
     // The words of runc's own log, which scripts wait for.
     log::debug(&format!("nsexec started, nsexec container setup: init is process {pid}"));
@@ -151,13 +152,15 @@ pub fn create(request: &Request) -> Result<Created> {
         let path = format!("/proc/{pid}/ns/{name}");
         Ok(fs::File::open(&path).with_context(|| format!("open {path}"))?.into())
     };
-    let (pidns, netns) = (namespace("pid")?, namespace("net")?);
+    let (pidns, netns, ipcns) = (namespace("pid")?, namespace("net")?, namespace("ipc")?);
     netdev::move_all(&plan.network_devices, netns.as_fd())?;
     let emulated = Path::new(&registration.reply.emulated_dir);
     let parts = tree::Parts {
         userns: registration.userns.as_fd(),
         pidns: pidns.as_fd(),
         netns: netns.as_fd(),
+        ipcns: ipcns.as_fd(),
+        devpts: &|| launched.first().devpts(),
         emulated: (emulated, &registration.reply.emulated_files),
     };
     let built = tree::build(&plan, &parts)?;
@@ -166,7 +169,7 @@ pub fn create(request: &Request) -> Result<Created> {
         log::warn(warning);
     }
     copy_up::fill(&plan, built.root.as_fd())?;
-    mqueue::mount_joined(&plan, namespace("ipc")?.as_fd(), built.root.as_fd())?;
+    launched.first_is_done()?;
     // Hooks are the host's programs and see the host's mounts.
     host.restore()?;
     timer.mark("tree");
@@ -180,7 +183,8 @@ pub fn create(request: &Request) -> Result<Created> {
         rootfs: plan.rootfs.clone(),
         init: Identity::of(pid).context("the container's init has died")?,
         created: log::now_rfc3339(),
-        annotations: converted.annotations().iter().flatten().map(clone_pair).collect(),
+        annotations: spec.annotations().iter().flatten().map(clone_pair).collect(),
+        init_system: prepared.init_system().map(|init| init.name().to_owned()),
         cgroup,
         ids: plan.ids.clone(),
         work_directory: built.work_directory.clone(),
@@ -194,10 +198,10 @@ pub fn create(request: &Request) -> Result<Created> {
     channel.send("go", &pid.to_string())?;
     channel.send_fd("tree", built.root.as_fd())?;
     drop(built);
-    let creating = hook_state(&request.id, &bundle, &converted);
+    let creating = hook_state(&request.id, &bundle, spec);
     let taker = listener::agent(profile, creating)
         .unwrap_or_else(|| Taker::Broker { manager: &manager, id: directory.manager_id() });
-    let master = serve_init(request, plan.terminal, &taker, &channel, pid, &pidfd)?;
+    let master = serve_init(request, plan.terminal, &taker, channel, pid, pidfd)?;
     log::debug("child process in init() waits for start");
     if let Some(socket) = &request.pidfd_socket {
         send_fd(socket, "pidfd", pidfd.as_fd()).context("send the pidfd of init")?;
@@ -331,9 +335,8 @@ fn run_hooks(spec: &oci::Spec, state: &State) -> Result<()> {
     // Deprecated in the spec, but what Docker sets up networks with.
     #[allow(deprecated)]
     let prestart = all.prestart().as_ref();
-    let directory = Some(state.bundle().clone());
-    hooks::run("prestart", prestart, &state, directory.as_deref())?;
-    hooks::run("createRuntime", all.create_runtime().as_ref(), &state, directory.as_deref())
+    hooks::run("prestart", prestart, &state, By::Runtime)?;
+    hooks::run("createRuntime", all.create_runtime().as_ref(), &state, By::Runtime)
 }
 
 /// The state for the hooks that init runs, which completes it by its pid.

@@ -3,7 +3,6 @@
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -11,16 +10,21 @@ use anyhow::{Context, Result, bail};
 use oci_spec::runtime as oci;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+/// Who runs a hook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// The runtime, in the directory of the bundle. A hook without `env` has the runtime's, as with
+    /// runc: it was written for the host, and looks for its programs in the engine's `PATH`.
+    Runtime,
+    /// Init, in the container's namespaces. Such a hook has the `env` that it was given and nothing
+    /// else: what comes from the image (`LD_PRELOAD`!) must not get into a program of the host.
+    Init,
+}
+
 /// Runs hooks one after the other; the first failure ends it.
-/// `directory` is their working directory, the caller's if `None`.
-pub fn run(
-    kind: &str,
-    hooks: Option<&Vec<oci::Hook>>,
-    state: &oci::State,
-    directory: Option<&Path>,
-) -> Result<()> {
+pub fn run(kind: &str, hooks: Option<&Vec<oci::Hook>>, state: &oci::State, by: By) -> Result<()> {
     for (index, hook) in hooks.into_iter().flatten().enumerate() {
-        run_one(hook, state, directory).with_context(|| {
+        run_one(hook, state, by).with_context(|| {
             format!("error running {kind} hook #{index}: {}", hook.path().display())
         })?;
     }
@@ -34,7 +38,7 @@ pub fn run_all(kind: &str, hooks: Option<&Vec<oci::Hook>>, state: &oci::State) -
         .flatten()
         .enumerate()
         .filter_map(|(index, hook)| {
-            let error = run_one(hook, state, Some(state.bundle())).err()?;
+            let error = run_one(hook, state, By::Runtime).err()?;
             let path = hook.path().display();
             let error = crate::log::chain(&error);
             Some(format!("error running {kind} hook #{index}: {path}: {error}"))
@@ -42,19 +46,22 @@ pub fn run_all(kind: &str, hooks: Option<&Vec<oci::Hook>>, state: &oci::State) -
         .collect()
 }
 
-fn run_one(hook: &oci::Hook, state: &oci::State, directory: Option<&Path>) -> Result<()> {
+fn run_one(hook: &oci::Hook, state: &oci::State, by: By) -> Result<()> {
     use std::os::unix::process::CommandExt;
     let mut command = Command::new(hook.path());
     let mut args = hook.args().iter().flatten();
     if let Some(name) = args.next() {
         command.arg0(name);
     }
-    if let Some(directory) = directory {
-        command.current_dir(directory);
+    let environment = hook.env().as_ref();
+    if by == By::Runtime {
+        command.current_dir(state.bundle());
     }
-    // Only what the hook was given: nothing of the engine's or the image's environment.
-    command.args(args).env_clear();
-    for entry in hook.env().iter().flatten() {
+    if by == By::Init || environment.is_some_and(|entries| !entries.is_empty()) {
+        command.env_clear();
+    }
+    command.args(args);
+    for entry in environment.into_iter().flatten() {
         if let Some((name, value)) = entry.split_once('=') {
             command.env(name, value);
         }

@@ -22,8 +22,9 @@ use sysbox_seccomp::Program;
 
 use super::channel::Channel;
 use super::console::Console;
+use super::hooks::{self, By};
 use super::process::{become_root_inside, prepare};
-use super::{hooks, tree};
+use super::tree;
 use crate::plan::{MountPlan, Plan, Source};
 
 /// What init is given.
@@ -69,14 +70,15 @@ impl Init<'_> {
         unshare(UnshareFlags::NEWNS | UnshareFlags::NEWCGROUP)
             .context("make the mount and cgroup namespaces")?;
         let create_container = self.hooks.and_then(|h| h.create_container().as_ref());
-        hooks::run("createContainer", create_container, &self.state, None)?;
+        hooks::run("createContainer", create_container, &self.state, By::Init)?;
         enter_root().context("make the tree the root file system")?;
         if self.new_keyring {
             own_keyring()?;
         }
         setsid().context("make a session")?;
-        for mount in self.plan.mounts.iter().filter(|m| self.plan.mounted_by_init(m)) {
-            mount_own(mount).with_context(|| format!("mount {}", mount.destination.display()))?;
+        for mount in self.plan.mounts.iter().filter(|m| m.source == Source::Cgroup) {
+            mount_cgroup(mount)
+                .with_context(|| format!("mount {}", mount.destination.display()))?;
         }
         self.propagation()?;
         if self.plan.terminal {
@@ -84,7 +86,6 @@ impl Init<'_> {
         }
         self.names()?;
         self.sysctls()?;
-        make_working_directory(&self.plan.process.cwd)?;
         let prepared = prepare(&self.plan.process, self.program, channel)?;
         for fd in 3..3 + self.preserved_fds {
             keep_over_exec(i32::try_from(fd)?).context("keep a preserved descriptor")?;
@@ -105,7 +106,7 @@ impl Init<'_> {
     fn start_container(&mut self) -> Result<()> {
         self.state.set_status(oci::ContainerState::Created);
         let start_container = self.hooks.and_then(|h| h.start_container().as_ref());
-        hooks::run("startContainer", start_container, &self.state, None)
+        hooks::run("startContainer", start_container, &self.state, By::Init)
     }
 
     /// Propagation that could not be set before: the copy of the mount namespace makes every shared
@@ -209,35 +210,14 @@ fn enter_root() -> Result<()> {
     chdir("/").context("enter the new root")
 }
 
-/// The mounts that belong to a namespace which only init is in.
-fn mount_own(mount: &MountPlan) -> Result<()> {
-    let (fs_type, fixed): (_, &[(&str, &str)]) = match mount.source {
-        Source::Cgroup => ("cgroup2", &[]),
-        Source::Devpts => ("devpts", &[]),
-        Source::Mqueue => ("mqueue", &[]),
-        _ => return Ok(()),
-    };
-    let mut options = fixed.to_vec();
-    if fs_type == "devpts" {
-        options.extend(mount.options.data.iter().map(|w| w.split_once('=').unwrap_or((w, ""))));
-    }
-    let made = new_mount(fs_type, &options, MountAttrFlags::empty())
-        .with_context(|| format!("make a {fs_type} with the options {options:?}"))?;
+/// The one mount that belongs to a namespace which only init is in.
+fn mount_cgroup(mount: &MountPlan) -> Result<()> {
+    let source = [("source", mount.shown_source.as_str())];
+    let made = new_mount("cgroup2", &source, MountAttrFlags::empty()).context("make a cgroup2")?;
     tree::apply_attributes(&made, mount)?;
     let root = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     let target = tree::make(root.as_fd(), &mount.destination, tree::Kind::Directory)?;
     attach(&made, target).context("attach it")
-}
-
-/// Makes the working directory if the image has none, for the container's root, as runc does.
-fn make_working_directory(cwd: &Path) -> Result<()> {
-    if cwd == Path::new("/") {
-        return Ok(());
-    }
-    let root = openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-    tree::make(root.as_fd(), cwd, tree::Kind::Directory)
-        .map(drop)
-        .with_context(|| format!("make the working directory {cwd:?}"))
 }
 
 fn wait_for_start(start: BorrowedFd<'_>) -> Result<()> {

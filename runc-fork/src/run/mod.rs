@@ -12,7 +12,6 @@ pub mod init;
 pub mod labels;
 pub mod limits;
 mod listener;
-mod mqueue;
 pub mod namespaces;
 mod netdev;
 pub mod notify;

@@ -3,15 +3,17 @@
 //!
 //! A process cannot leave a user namespace again, and a time namespace holds only processes born
 //! after its offsets were written; so a short-lived process goes in first, makes init as its
-//! *sibling* (init is the runtime's own child), and ends. That process is born in the container's
-//! cgroup, and so is init.
+//! *sibling* (init is the runtime's own child), makes what has to be owned by the user namespace, and
+//! ends. That process is born in the container's cgroup, and so is init.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result};
+use rustix::mount::MountAttrFlags;
 use rustix::time::{ClockId, clock_gettime};
 use sysbox_cgroups::Entrance;
+use sysbox_kernel::mount::new_mount;
 use sysbox_kernel::ns::{
     LinkNameSpaceType, UnshareFlags, move_into_link_name_space, pidfd, unshare,
 };
@@ -20,7 +22,7 @@ use sysbox_kernel::process::{
 };
 
 use super::channel::Channel;
-use crate::plan::{Namespaces, TimeOffsets};
+use crate::plan::{MountPlan, Namespaces, Plan, Source, TimeOffsets};
 
 /// `CLONE_NEWTIME`, which rustix names only among the flags for setns.
 const NEW_TIME: UnshareFlags = UnshareFlags::from_bits_retain(0x80);
@@ -34,38 +36,95 @@ pub struct Launched {
     pub pidfd: OwnedFd,
     /// Line to it.
     pub channel: Channel,
+    first: First,
 }
+
+/// The first process, which makes a devpts for each that the plan mounts. That takes a copy of the
+/// mount namespace, so nobody waits for it before the mount's turn has come.
+#[derive(Debug)]
+pub struct First {
+    pidfd: OwnedFd,
+    channel: Channel,
+}
+
+impl First {
+    /// The next devpts, in the order of the plan.
+    pub fn devpts(&self) -> Result<OwnedFd> {
+        self.channel.receive_fd(DEVPTS)
+    }
+}
+
+impl Launched {
+    /// Waits until the first process has done its part and is gone.
+    pub fn first_is_done(&self) -> Result<()> {
+        wait_pidfd(&self.first.pidfd).map(drop).context("wait for the first process")
+    }
+
+    /// The first process.
+    pub fn first(&self) -> &First {
+        &self.first
+    }
+}
+
+const DEVPTS: &str = "devpts";
 
 /// Makes init, which runs `init` with its end of the channel.
 pub fn launch(
-    namespaces: &Namespaces,
+    plan: &Plan,
     userns: BorrowedFd<'_>,
     entrance: &Entrance,
     init: impl FnOnce(Channel),
 ) -> Result<Launched> {
+    let namespaces = &plan.namespaces;
     let joined = open_joined(namespaces)?;
     let (ours, theirs) = Channel::pair()?;
+    let (to_first, of_first) = Channel::pair()?;
     let Fork::Parent { pidfd: first, .. } =
         clone_process_into(CloneFlags::NONE, entrance.unified())
             .context("make the first process in the container's cgroup")?
     else {
-        drop(ours);
+        drop((ours, to_first));
         let joined_cgroup = entrance.join_v1().context("enter the container's cgroup");
         match joined_cgroup.and_then(|()| enter(namespaces, &joined, userns)) {
-            Ok(Fork::Child) => init(theirs),
-            Ok(Fork::Parent { pid, .. }) => {
-                let _ = theirs.send("born", &pid.to_string());
+            Ok(Fork::Child) => {
+                drop(of_first);
+                init(theirs);
             }
-            Err(e) => theirs.send_error(&e),
+            Ok(Fork::Parent { pid, .. }) => {
+                let born = of_first.send("born", &pid.to_string());
+                drop(theirs);
+                if let Err(e) = born.and_then(|()| send_devpts(&plan.mounts, &of_first)) {
+                    of_first.send_error(&e);
+                }
+            }
+            Err(e) => of_first.send_error(&e),
         }
         exit_now(0)
     };
-    drop(theirs);
-    let pid = ours.expect("born").context("make the container's namespaces")?;
+    drop((theirs, of_first));
+    let pid = to_first.expect("born").context("make the container's namespaces")?;
     let pid = pid.parse().context("pid of init")?;
     let pidfd = pidfd(pid).context("open a pidfd of init")?;
-    wait_pidfd(&first).context("wait for the first process")?;
-    Ok(Launched { pid, pidfd, channel: ours })
+    Ok(Launched { pid, pidfd, channel: ours, first: First { pidfd: first, channel: to_first } })
+}
+
+/// Makes each devpts of the plan, and hands them to the runtime, which knows their place among the
+/// other mounts. A devpts belongs to the user namespace of who makes it, so that root inside may
+/// change its options; and mounting takes a mount namespace that this root owns.
+fn send_devpts(mounts: &[MountPlan], runtime: &Channel) -> Result<()> {
+    let mut wanted = mounts.iter().filter(|mount| mount.source == Source::Devpts).peekable();
+    if wanted.peek().is_none() {
+        return Ok(());
+    }
+    unshare(UnshareFlags::NEWNS).context("make a mount namespace")?;
+    for mount in wanted {
+        let mut options = vec![("source", mount.shown_source.as_str())];
+        options.extend(mount.data());
+        let made = new_mount("devpts", &options, MountAttrFlags::empty())
+            .with_context(|| format!("make a devpts with the options {options:?}"))?;
+        runtime.send_fd(DEVPTS, made.as_fd())?;
+    }
+    Ok(())
 }
 
 fn open_joined(namespaces: &Namespaces) -> Result<Vec<(LinkNameSpaceType, File)>> {

@@ -56,9 +56,8 @@ pub fn start(directory: &Directory) -> Result<Started> {
     let spec = directory.spec()?;
     let poststart = spec.hooks().as_ref().and_then(|h| h.poststart().as_ref());
     let running = state.to_oci(Status::Running);
-    let bundle = running.bundle().clone();
     // As the runtime-spec has it since 1.2, and runc: the container does not outlive a failure.
-    hooks::run("poststart", poststart, &running, Some(&bundle)).inspect_err(|_| {
+    hooks::run("poststart", poststart, &running, hooks::By::Runtime).inspect_err(|_| {
         let _ = state.cgroup.kill_all(9);
     })?;
     Ok(Started { state, notify })

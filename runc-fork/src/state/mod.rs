@@ -41,9 +41,12 @@ pub struct State {
     pub init: Identity,
     /// Time of creation, RFC 3339.
     pub created: String,
-    /// Annotations of the spec.
+    /// Annotations of the spec, as the engine wrote it.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
+    /// Its init system; earlier versions noted it among the annotations.
+    #[serde(default)]
+    pub init_system: Option<String>,
     /// Its cgroup.
     pub cgroup: Cgroup,
     /// Its ID mappings.

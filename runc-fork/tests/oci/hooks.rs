@@ -10,6 +10,7 @@ use crate::world::World;
 
 pub const CASES: &[Case] = &[
     ("hooks::all_in_their_order_and_namespaces", all),
+    ("hooks::without_env_have_that_of_the_runtime_but_never_that_of_the_image", environment),
     ("hooks::a_failure_ends_create", failure),
     ("hooks::a_timeout_ends_create", timeout),
 ];
@@ -65,6 +66,33 @@ fn all(world: &World) {
             assert_eq!(state["pid"], pid);
         }
     }
+}
+
+fn environment(world: &World) {
+    let mut bundle = Bundle::new(world, "env", "true");
+    bundle.spec["process"]["env"] = json!(["PATH=/bin", "OF_THE_IMAGE=1"]);
+    bundle.spec["annotations"] = json!({ "mine": "1" });
+    let (script, log) = (bundle.dir.join("hook"), bundle.dir.join("log"));
+    bundle.script(
+        &script,
+        &format!("echo \"$1 $PATH\" >> {0}; env >> {0}; cat >> {0}", log.display()),
+    );
+    let shared = std::os::unix::fs::PermissionsExt::from_mode(0o777);
+    fs::write(&log, "").unwrap();
+    fs::set_permissions(&log, shared).unwrap();
+    for kind in ["prestart", "createRuntime", "createContainer", "poststart", "poststop"] {
+        bundle.spec["hooks"][kind] = json!([{ "path": script, "args": ["hook", kind] }]);
+    }
+    bundle.run().ok();
+    let log = fs::read_to_string(log).unwrap();
+    assert!(!log.contains("OF_THE_IMAGE"), "{log}");
+    let path = std::env::var("PATH").unwrap();
+    for kind in ["prestart", "createRuntime", "poststart", "poststop"] {
+        assert!(log.contains(&format!("{kind} {path}\n")), "{kind}: {log}");
+    }
+    assert!(!log.contains(&format!("createContainer {path}\n")), "{log}");
+    // What the runtime has decided is not among the annotations of the engine.
+    assert_eq!(log.matches(r#""annotations":{"mine":"1"}"#).count(), 5, "{log}");
 }
 
 fn failure(world: &World) {

@@ -18,6 +18,8 @@ pub const CASES: &[Case] = &[
     ("mounts::masks_and_read_only_paths", masks),
     ("mounts::proc_and_sys_that_are_links", links),
     ("mounts::relative_sources_and_files", relative),
+    ("mounts::in_the_order_and_with_the_sources_of_the_spec", order),
+    ("mounts::a_missing_working_directory_in_a_read_only_root", working_directory),
     ("mounts::isolate_only_keeps_what_the_spec_says", isolate_only),
 ];
 
@@ -149,6 +151,35 @@ fn relative(world: &World) {
         "options": ["bind", "ro"] }));
     let done = bundle.run();
     assert!(done.out == "of the bundle\n" && done.err.contains("Read-only"), "{done:?}");
+}
+
+fn order(world: &World) {
+    let mut bundle = Bundle::new(world, "order", "cat /proc/self/mountinfo");
+    bundle.mount(json!({ "destination": "/last", "type": "tmpfs", "source": "named" }));
+    let out = bundle.run().ok();
+    let shown: Vec<(&str, &str)> = out.lines().map(place_and_source).collect();
+    let asked = bundle.spec["mounts"].as_array().unwrap();
+    let mut last = 0;
+    for mount in asked.iter().filter(|m| m["type"] != "bind" && m["type"] != "cgroup") {
+        let wanted = (mount["destination"].as_str().unwrap(), mount["source"].as_str().unwrap());
+        let place = shown.iter().position(|found| *found == wanted);
+        let place = place.unwrap_or_else(|| panic!("no {wanted:?} in {shown:?}"));
+        assert!(place > last, "{wanted:?} comes too early: {shown:?}");
+        last = place;
+    }
+}
+
+/// Mount point and source of a line of mountinfo, proc_pid_mountinfo(5).
+fn place_and_source(line: &str) -> (&str, &str) {
+    let (before, after) = line.split_once(" - ").unwrap();
+    (before.split(' ').nth(4).unwrap(), after.split(' ').nth(1).unwrap())
+}
+
+fn working_directory(world: &World) {
+    let mut bundle = Bundle::new(world, "cwd", "pwd; stat -c '%u %a' .");
+    bundle.spec["root"]["readonly"] = json!(true);
+    bundle.spec["process"]["cwd"] = json!("/new/place");
+    assert_eq!(bundle.run().ok(), "/new/place\n0 755");
 }
 
 fn isolate_only(world: &World) {

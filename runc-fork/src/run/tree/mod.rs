@@ -38,6 +38,10 @@ pub struct Parts<'a> {
     pub pidns: BorrowedFd<'a>,
     /// Its network namespace, for /sys.
     pub netns: BorrowedFd<'a>,
+    /// Its ipc namespace, for /dev/mqueue.
+    pub ipcns: BorrowedFd<'a>,
+    /// Hands out what only a process inside the user namespace can make, in the plan's order.
+    pub devpts: &'a dyn Fn() -> Result<OwnedFd>,
     /// Directory of the virtualised files and the files below it.
     pub emulated: (&'a Path, &'a [String]),
 }
@@ -105,6 +109,7 @@ fn build_as_container_root(plan: &Plan, context: &Parts<'_>) -> Result<Tree> {
     pseudo::attach_emulated(tree.root.as_fd(), context.netns, context.emulated)?;
     devices::make(plan, tree.root.as_fd())?;
     close_dev(plan, tree.root.as_fd())?;
+    make_working_directory(tree.root.as_fd(), &plan.process.cwd)?;
     mask::read_only_paths(tree.root.as_fd(), &plan.read_only_paths)?;
     mask::masked_paths(tree.root.as_fd(), &plan.masked_paths)?;
     if plan.root_read_only {
@@ -114,6 +119,17 @@ fn build_as_container_root(plan: &Plan, context: &Parts<'_>) -> Result<Tree> {
             .context("make the root file system read-only")?;
     }
     Ok(tree)
+}
+
+/// Makes the working directory if the image has none, for the container's root, as runc does; also in
+/// a root file system that will be read-only.
+fn make_working_directory(root: BorrowedFd<'_>, cwd: &Path) -> Result<()> {
+    if cwd == Path::new("/") {
+        return Ok(());
+    }
+    make(root, cwd, Kind::Directory)
+        .map(drop)
+        .with_context(|| format!("make the working directory {cwd:?}"))
 }
 
 const DEV: &str = "/dev";
@@ -135,10 +151,16 @@ fn close_dev(plan: &Plan, root: BorrowedFd<'_>) -> Result<()> {
 fn place(plan: &Plan, context: &Parts<'_>, tree: &mut Tree, mount: &MountPlan) -> Result<()> {
     let root = tree.root.as_fd();
     let (detached, kind) = match &mount.source {
-        Source::Cgroup | Source::Devpts | Source::Mqueue => {
+        Source::Cgroup => {
             make(root, &mount.destination, Kind::Directory)?;
             return Ok(());
         }
+        Source::Devpts => {
+            let made = (context.devpts)()?;
+            apply_attributes(&made, mount)?;
+            (made, Kind::Directory)
+        }
+        Source::Mqueue => (pseudo::mqueue(context.ipcns, mount)?, Kind::Directory),
         Source::Proc => (pseudo::proc(context.pidns, mount)?, Kind::Directory),
         Source::Sysfs => (pseudo::sysfs(context.netns, mount)?, Kind::Directory),
         Source::Tmpfs if mount.destination == Path::new(DEV) => {
@@ -155,9 +177,7 @@ fn place(plan: &Plan, context: &Parts<'_>, tree: &mut Tree, mount: &MountPlan) -
             let opened = bind::open_store(source)?;
             bind::clone(plan, context.userns, mount, (source, opened), &mut tree.warnings)?
         }
-        Source::Other { fs_type, source } => {
-            (pseudo::other(fs_type, source, mount)?, Kind::Directory)
-        }
+        Source::Other(fs_type) => (pseudo::other(fs_type, mount)?, Kind::Directory),
     };
     let root = tree.root.as_fd();
     let target = make(root, &mount.destination, kind)?;

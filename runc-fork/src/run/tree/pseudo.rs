@@ -1,5 +1,5 @@
-//! File systems that the kernel makes up: proc, sysfs, tmpfs; and the virtualised files that go
-//! over single files of the first two.
+//! File systems that the kernel makes up: proc, sysfs, tmpfs, mqueue; and the virtualised files that
+//! go over single files of the first two.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -25,11 +25,12 @@ const OF_NET_NAMESPACE: &str = "proc/sys/net/";
 /// A procfs of the container's pid namespace.
 pub fn proc(pidns: BorrowedFd<'_>, mount: &MountPlan) -> Result<OwnedFd> {
     let by_option = Feature::ProcPidns.may_be_used();
-    let made = match by_option.then(|| new_proc_of(pidns, MountAttrFlags::empty())) {
+    let source = mount.shown_source.as_str();
+    let made = match by_option.then(|| new_proc_of(pidns, source, MountAttrFlags::empty())) {
         Some(Ok(made)) => made,
         // Before 6.18 a procfs belongs to the pid namespace of the process that mounts it.
         Some(Err(_)) | None => {
-            proc_made_inside(pidns).context("mount proc from inside the pid namespace")?
+            proc_made_inside(pidns, source).context("mount proc from inside the pid namespace")?
         }
     };
     apply_attributes(&made, mount)?;
@@ -37,7 +38,7 @@ pub fn proc(pidns: BorrowedFd<'_>, mount: &MountPlan) -> Result<OwnedFd> {
 }
 
 /// Lets a child that was born in the pid namespace mount proc, and takes the mount from it.
-fn proc_made_inside(pidns: BorrowedFd<'_>) -> Result<OwnedFd> {
+fn proc_made_inside(pidns: BorrowedFd<'_>, source: &str) -> Result<OwnedFd> {
     let (ours, theirs) = Channel::pair()?;
     let Fork::Parent { pidfd, .. } = clone_process(CloneFlags::NONE)? else {
         // Entering a pid namespace counts for children only, so there is one more.
@@ -45,7 +46,7 @@ fn proc_made_inside(pidns: BorrowedFd<'_>) -> Result<OwnedFd> {
             .and_then(|()| clone_process(CloneFlags::NONE).map_err(|_| rustix::io::Errno::AGAIN));
         match born_inside {
             Ok(Fork::Child) => {
-                if let Ok(made) = new_kernel_mount("proc") {
+                if let Ok(made) = new_kernel_mount("proc", source) {
                     let _ = theirs.send_fd("proc", made.as_fd());
                 }
                 exit_now(0)
@@ -62,7 +63,7 @@ fn proc_made_inside(pidns: BorrowedFd<'_>) -> Result<OwnedFd> {
 
 /// A sysfs that shows the container's network namespace.
 pub fn sysfs(netns: BorrowedFd<'_>, mount: &MountPlan) -> Result<OwnedFd> {
-    let made = in_network_namespace(netns, || new_kernel_mount("sysfs"))?;
+    let made = in_network_namespace(netns, || new_kernel_mount("sysfs", &mount.shown_source))?;
     let made = made.context("mount sysfs")?;
     apply_attributes(&made, mount)?;
     Ok(made)
@@ -70,21 +71,42 @@ pub fn sysfs(netns: BorrowedFd<'_>, mount: &MountPlan) -> Result<OwnedFd> {
 
 /// Does something in a network namespace.
 fn in_network_namespace<T>(netns: BorrowedFd<'_>, work: impl FnOnce() -> T) -> Result<T> {
-    let network = Some(LinkNameSpaceType::Network);
-    let own = std::fs::File::open("/proc/self/ns/net").context("open /proc/self/ns/net")?;
-    move_into_link_name_space(netns, network).context("enter the network namespace")?;
+    in_namespace(netns, ("net", LinkNameSpaceType::Network), work)
+}
+
+/// Does something in a namespace, given with its name below /proc/self/ns.
+fn in_namespace<T>(
+    namespace: BorrowedFd<'_>,
+    (name, kind): (&str, LinkNameSpaceType),
+    work: impl FnOnce() -> T,
+) -> Result<T> {
+    let path = format!("/proc/self/ns/{name}");
+    let own = std::fs::File::open(&path).with_context(|| format!("open {path}"))?;
+    move_into_link_name_space(namespace, Some(kind))
+        .with_context(|| format!("enter the {name} namespace"))?;
     let done = work();
-    move_into_link_name_space(own.as_fd(), network).context("leave the network namespace")?;
+    move_into_link_name_space(own.as_fd(), Some(kind))
+        .with_context(|| format!("leave the {name} namespace"))?;
     Ok(done)
+}
+
+/// The message queues of the container's ipc namespace, which may be another container's.
+pub fn mqueue(ipcns: BorrowedFd<'_>, mount: &MountPlan) -> Result<OwnedFd> {
+    let ipc = ("ipc", LinkNameSpaceType::InterProcessCommunication);
+    let source = [("source", mount.shown_source.as_str())];
+    let made = in_namespace(ipcns, ipc, || new_mount("mqueue", &source, MountAttrFlags::empty()))?;
+    let made = made.context("make a mqueue")?;
+    apply_attributes(&made, mount)?;
+    Ok(made)
 }
 
 /// A proc or sysfs. Where this runtime is in a system container itself, the broker of that one serves
 /// them by mount(2) only; what it mounts carries the virtualised files of the outer container.
-fn new_kernel_mount(fs_type: &str) -> Result<OwnedFd> {
-    match new_mount(fs_type, &[], MountAttrFlags::empty()) {
+fn new_kernel_mount(fs_type: &str, source: &str) -> Result<OwnedFd> {
+    match new_mount(fs_type, &[("source", source)], MountAttrFlags::empty()) {
         Err(e) if e.raw_os_error() == Some(Errno::NOSYS.raw_os_error()) => {
             let place = super::scratch_directory(fs_type)?;
-            mount(fs_type, &place, fs_type, MountFlags::empty(), None)
+            mount(source, &place, fs_type, MountFlags::empty(), None)
                 .with_context(|| format!("mount {fs_type} by the outer container's broker"))?;
             let clone = clone_tree(CWD, &place, true).context("clone it")?;
             unmount(&place, UnmountFlags::DETACH).context("unmount it from its first place")?;
@@ -98,12 +120,12 @@ fn new_kernel_mount(fs_type: &str) -> Result<OwnedFd> {
 /// from inside.
 pub fn tmpfs(ids: &Ids, mount: &MountPlan) -> Result<OwnedFd> {
     let mut options: Vec<(String, String)> = vec![
+        ("source".into(), mount.shown_source.clone()),
         ("uid".into(), ids.host_uid(0).unwrap_or_default().to_string()),
         ("gid".into(), ids.host_gid(0).unwrap_or_default().to_string()),
     ];
-    for word in &mount.options.data {
-        let (key, value) = word.split_once('=').unwrap_or((word, ""));
-        let id = || value.parse().with_context(|| format!("tmpfs option {word}"));
+    for (key, value) in mount.data() {
+        let id = || value.parse().with_context(|| format!("tmpfs option {key}={value}"));
         let value = match key {
             "uid" => ids.host_uid(id()?).context("tmpfs option uid is not mapped")?.to_string(),
             "gid" => ids.host_gid(id()?).context("tmpfs option gid is not mapped")?.to_string(),
@@ -119,9 +141,9 @@ pub fn tmpfs(ids: &Ids, mount: &MountPlan) -> Result<OwnedFd> {
 }
 
 /// Any other type, as the engine asked for it.
-pub fn other(fs_type: &str, source: &str, mount: &MountPlan) -> Result<OwnedFd> {
-    let mut options = vec![("source", source)];
-    options.extend(mount.options.data.iter().map(|w| w.split_once('=').unwrap_or((w, ""))));
+pub fn other(fs_type: &str, mount: &MountPlan) -> Result<OwnedFd> {
+    let mut options = vec![("source", mount.shown_source.as_str())];
+    options.extend(mount.data());
     let made = new_mount(fs_type, &options, MountAttrFlags::empty())
         .with_context(|| format!("mount the file system type {fs_type}"))?;
     apply_attributes(&made, mount)?;

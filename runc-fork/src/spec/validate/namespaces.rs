@@ -1,10 +1,13 @@
 //! `linux.namespaces`: what separates the container from the host must be its own, or another
 //! container's; never the host's.
 
-use std::os::unix::fs::MetadataExt;
+use std::fs::File;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use oci_spec::runtime::{Linux, LinuxNamespaceType as Type};
+use sysbox_kernel::notify::kind_of;
+use sysbox_kernel::ns::LinkNameSpaceType;
 
 use crate::spec::{Error, Hints};
 
@@ -49,6 +52,10 @@ pub(super) fn check(
         }
         if is_host(kind, path) {
             return Err(shared_with_host(kind));
+        }
+        if is_of_another_kind(kind, path) {
+            let reason = format!("{} is no {} namespace", path.display(), name(kind));
+            return Err(Error::field(format!("{field}.path"), reason, ""));
         }
     }
     for required in REQUIRED {
@@ -122,9 +129,36 @@ pub fn is_host_namespace(kind: Type, path: &Path) -> bool {
     identity(path).is_some_and(|identity_| Some(identity_) == identity(Path::new(own)))
 }
 
+/// Whether `path` is something else than a namespace of this kind. Joining would tell; but of a cgroup
+/// namespace nothing but its presence counts, see `plan::Namespaces`.
+fn is_of_another_kind(kind: Type, path: &Path) -> bool {
+    let flag = match kind {
+        Type::Mount => LinkNameSpaceType::Mount,
+        Type::Cgroup => LinkNameSpaceType::ControlGroup,
+        Type::Uts => LinkNameSpaceType::HostNameAndNISDomainName,
+        Type::Ipc => LinkNameSpaceType::InterProcessCommunication,
+        Type::User => LinkNameSpaceType::User,
+        Type::Pid => LinkNameSpaceType::ProcessID,
+        Type::Network => LinkNameSpaceType::Network,
+        Type::Time => LinkNameSpaceType::Time,
+    };
+    // A path that can't be opened is told with its reason by who joins it; nobody waits for a FIFO.
+    let flags = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let opened = File::options().read(true).custom_flags(flags).open(path);
+    opened.is_ok_and(|file| kind_of(&file).ok() != Some(flag as i32))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_must_be_of_its_kind() {
+        assert!(!is_of_another_kind(Type::Cgroup, Path::new("/proc/self/ns/cgroup")));
+        assert!(!is_of_another_kind(Type::Cgroup, Path::new("/gone")));
+        assert!(is_of_another_kind(Type::Cgroup, Path::new("/proc/self/ns/ipc")));
+        assert!(is_of_another_kind(Type::Network, Path::new("/dev/null")));
+    }
 
     #[test]
     fn the_hosts_namespaces_are_told_by_identity() {
