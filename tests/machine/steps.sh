@@ -24,6 +24,39 @@ step_install() {
     equal 'AppArmor' Y "$(cat /sys/module/apparmor/parameters/enabled)"
 }
 
+# What Docker's configuration may say when the package comes and goes: all else in it stays, and what is
+# broken is not touched. On a copy: no engine reads it.
+step_registration() {
+    local ours='"sysbox":{"path":"/usr/bin/sysbox-runc"}' runc='"sysbox-runc":{"path":"/usr/bin/sysbox-runc"}'
+    export DOCKER_CONFIG_FILE=$PWD/results/daemon.json
+    registers '' "{\"runtimes\":{$ours,$runc}}" ''
+    registers '{"mtu":1400,"runtimes":{"other":{"path":"/o"}},"default-runtime":"other"}' \
+        "{\"mtu\":1400,\"runtimes\":{\"other\":{\"path\":\"/o\"},$ours,$runc},\"default-runtime\":\"other\"}" \
+        '{"mtu":1400,"runtimes":{"other":{"path":"/o"}},"default-runtime":"other"}'
+    # A name that stands for something else.
+    registers '{"runtimes":{"sysbox":{"path":"/o"}}}' "{\"runtimes\":{\"sysbox\":{\"path\":\"/o\"},$runc}}" '{"runtimes":{"sysbox":{"path":"/o"}}}'
+    # Docker would not start with a default that is gone.
+    registers "{\"runtimes\":{$ours,$runc},\"default-runtime\":\"sysbox\"}" "{\"runtimes\":{$ours,$runc},\"default-runtime\":\"sysbox\"}" ''
+    registers '{ "mtu": 1400, }' '{ "mtu": 1400, }' '{ "mtu": 1400, }'
+    # A link to a file that only root may read.
+    install --mode 600 <(echo '{"mtu":1400}') results/linked
+    ln --symbolic --force linked "$DOCKER_CONFIG_FILE"
+    registers link "{\"mtu\":1400,\"runtimes\":{$ours,$runc}}" '{"mtu":1400}'
+    equal 'the link and the mode' 'linked 600' "$(readlink "$DOCKER_CONFIG_FILE") $(stat -c %a results/linked)"
+}
+
+# registers BEFORE ADDED REMOVED: texts of the configuration; none if there is no file.
+registers() {
+    [ "$1" = link ] || rm -f "$DOCKER_CONFIG_FILE"
+    case $1 in '' | link) ;; *) echo "$1" >"$DOCKER_CONFIG_FILE" ;; esac
+    /usr/libexec/sysbox/docker-runtimes add
+    equal 'with the runtimes' "$2" "$(config_text)"
+    /usr/libexec/sysbox/docker-runtimes remove
+    equal 'without the runtimes' "$3" "$(config_text)"
+}
+
+config_text() { [ ! -e "$DOCKER_CONFIG_FILE" ] || jq --compact-output . "$DOCKER_CONFIG_FILE" 2>/dev/null || cat "$DOCKER_CONFIG_FILE"; }
+
 # systemd boots in a container to `running`, and Docker in it runs a container.
 step_main_job() {
     docker run --detach --name "$MAIN" --runtime=sysbox --memory 512m --cpus 1 --pids-limit 300 "$SYSTEM"
