@@ -24,6 +24,11 @@ pub struct SpecArgs {
 /// Runs the command.
 pub fn run(args: &SpecArgs) -> Result<()> {
     let mut spec = example();
+    if cgroup_v1()
+        && let Some(list) = spec["linux"]["namespaces"].as_array_mut()
+    {
+        list.retain(|namespace| namespace["type"] != "cgroup");
+    }
     if args.rootless {
         make_rootless(&mut spec);
     }
@@ -36,6 +41,11 @@ pub fn run(args: &SpecArgs) -> Result<()> {
         .with_context(|| format!("make {} (remove an existing one first)", path.display()))?;
     writeln!(file, "{}", serde_json::to_string_pretty(&spec)?)
         .with_context(|| format!("write {}", path.display()))
+}
+
+/// Whether controllers are in v1 hierarchies: runc's example then has no cgroup namespace.
+fn cgroup_v1() -> bool {
+    sysbox_cgroups::Layout::detect().is_ok_and(|layout| !layout.is_pure_v2())
 }
 
 /// runc's example: a shell in `rootfs`, read-only, with few capabilities.

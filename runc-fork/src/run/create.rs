@@ -203,6 +203,7 @@ pub fn create(request: &Request) -> Result<Created> {
         .unwrap_or_else(|| Taker::Broker { manager: &manager, id: directory.manager_id() });
     let master = serve_init(request, plan.terminal, &taker, channel, pid, pidfd)?;
     log::debug("child process in init() waits for start");
+    log::debug("init: closing the pipe to signal completion");
     if let Some(socket) = &request.pidfd_socket {
         send_fd(socket, "pidfd", pidfd.as_fd()).context("send the pidfd of init")?;
     }

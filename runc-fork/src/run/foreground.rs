@@ -9,7 +9,9 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize};
+use rustix::termios::{
+    OptionalActions, OutputModes, Termios, tcgetattr, tcgetwinsize, tcsetattr, tcsetwinsize,
+};
 use sysbox_kernel::process::{send_signal, wait_pidfd};
 
 /// Waits for a child, passing on every signal that can be meant for it. `master` is its terminal.
@@ -56,7 +58,8 @@ pub fn wait(process: &OwnedFd, master: Option<OwnedFd>) -> Result<i32> {
 }
 
 /// Connects the terminal of the process with our standard input and output. If ours is a terminal,
-/// too, it is raw as long as this exists: the other one edits lines and makes signals of keys.
+/// too, it is raw as long as this exists: the other one edits lines and makes signals of keys. What is
+/// written stays as it is until it comes to our terminal, so that a file has no carriage returns.
 struct Proxy {
     master: OwnedFd,
     /// The settings to go back to.
@@ -68,11 +71,17 @@ struct Proxy {
 
 impl Proxy {
     fn new(master: OwnedFd) -> Self {
+        if let Ok(mut inner) = tcgetattr(&master) {
+            inner.output_modes -= OutputModes::ONLCR;
+            // Otherwise lines end as on a terminal, and are still read.
+            let _ = tcsetattr(&master, OptionalActions::Now, &inner);
+        }
         let stdin = rustix::stdio::stdin();
         let restore = tcgetattr(stdin).ok();
         if let Some(before) = &restore {
             let mut raw = before.clone();
             raw.make_raw();
+            raw.output_modes |= OutputModes::OPOST;
             // Without it the terminal echoes twice, but works.
             let _ = tcsetattr(stdin, OptionalActions::Now, &raw);
         }

@@ -1,5 +1,6 @@
 //! Hooks of the runtime-spec: programs of the host that are told the container's state.
 
+use std::ffi::CString;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
@@ -44,6 +45,26 @@ pub fn run_all(kind: &str, hooks: Option<&Vec<oci::Hook>>, state: &oci::State) -
             Some(format!("error running {kind} hook #{index}: {path}: {error}"))
         })
         .collect()
+}
+
+/// Runs a `startContainer` hook, a program of the container's: without an environment of its own it has
+/// that of the container's process, as in runc.
+pub fn run_start_container(
+    hooks: Option<&Vec<oci::Hook>>,
+    state: &oci::State,
+    env: &[CString],
+) -> Result<()> {
+    let entry = |entry: &CString| entry.to_str().map(str::to_owned).ok();
+    let env: Vec<String> = env.iter().filter_map(entry).collect();
+    let with_env = |hook: &oci::Hook| {
+        let mut hook = hook.clone();
+        if hook.env().is_none() {
+            hook.set_env(Some(env.clone()));
+        }
+        hook
+    };
+    let hooks = hooks.map(|hooks| hooks.iter().map(with_env).collect());
+    run("startContainer", hooks.as_ref(), state, By::Init)
 }
 
 fn run_one(hook: &oci::Hook, state: &oci::State, by: By) -> Result<()> {

@@ -1,6 +1,7 @@
 //! What init does between its birth and the program of the container. One flat list; each step
 //! names itself in its error, which the runtime prints.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -93,7 +94,7 @@ impl Init<'_> {
         channel.send("ready", "")?;
         // From here on the runtime may be gone; `start` is the next to speak.
         wait_for_start(self.start)?;
-        let error = match self.start_container() {
+        let error = match self.start_container(prepared.env()) {
             Ok(()) => prepared.exec(),
             Err(e) => e,
         };
@@ -103,10 +104,10 @@ impl Init<'_> {
         exit_now(if message.contains("no such file") { 127 } else { 126 })
     }
 
-    fn start_container(&mut self) -> Result<()> {
+    fn start_container(&mut self, env: &[CString]) -> Result<()> {
         self.state.set_status(oci::ContainerState::Created);
         let start_container = self.hooks.and_then(|h| h.start_container().as_ref());
-        hooks::run("startContainer", start_container, &self.state, By::Init)
+        hooks::run_start_container(start_container, &self.state, env)
     }
 
     /// Propagation that could not be set before: the copy of the mount namespace makes every shared

@@ -92,6 +92,11 @@ pub fn prepare(
 }
 
 impl Prepared {
+    /// The environment that the program will have.
+    pub fn env(&self) -> &[CString] {
+        &self.env
+    }
+
     /// Becomes the program; returns only on failure.
     pub fn exec(self) -> anyhow::Error {
         let error = execve(&self.path, &self.args, &self.env);
@@ -165,10 +170,16 @@ fn apply_capabilities(plan: &ProcessPlan) -> Result<()> {
     set_capabilities(None, sets).context("set the capabilities (process.capabilities)")?;
     clear_ambient_capability_set().context("clear the ambient capabilities")?;
     for capability in c.ambient.iter() {
-        // As runc: an ambient capability that is not permitted and inheritable is left out.
-        let _ = configure_capability_in_ambient_set(capability, true);
+        // As runc: one that is not permitted and inheritable is left out.
+        if let Err(e) = configure_capability_in_ambient_set(capability, true) {
+            log::warn(&format!("can't raise ambient capability CAP_{}: {e}", name(capability)));
+        }
     }
     Ok(())
+}
+
+fn name(capability: CapabilitySet) -> String {
+    capability.iter_names().map(|(name, _)| name).collect()
 }
 
 /// Changes into the working directory, and makes sure that it lies in the container: a leaked

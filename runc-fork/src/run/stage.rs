@@ -22,7 +22,8 @@ use crate::plan::{Ids, Mapping, MountPlan, Source};
 pub fn map_by_own_ids(mounts: &mut [MountPlan]) -> Result<()> {
     for (index, mount) in mounts.iter_mut().enumerate() {
         let (Source::Bind(source), Some(ids)) = (&mount.source, &mount.own_ids) else { continue };
-        let recursive = mount.options.idmap.unwrap_or(mount.options.recursive);
+        // As runc: the top only, unless `ridmap` asks for all of it.
+        let recursive = mount.options.idmap.unwrap_or(false);
         let place = map(source, ids, (mount.options.recursive, recursive), index)
             .with_context(|| format!("mount {}", mount.destination.display()))?;
         mount.source = Source::Bind(place);

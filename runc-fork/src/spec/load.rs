@@ -46,7 +46,8 @@ pub fn load(bundle: &Path) -> Result<Loaded, Error> {
     if let Some(process) = json.get_mut("process") {
         tolerate::process(process, "process", &mut warnings);
     }
-    tolerate::spec(&mut json).map_err(|reason| Error::Malformed { path: path.clone(), reason })?;
+    tolerate::spec(&mut json, &mut warnings)
+        .map_err(|reason| Error::Malformed { path: path.clone(), reason })?;
     let spec: Spec = typed(json, &path)?;
     let root = spec.root().as_ref().ok_or_else(|| Error::Malformed {
         path: path.clone(),

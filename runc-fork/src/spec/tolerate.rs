@@ -9,10 +9,25 @@ use serde_json::{Value, json};
 ///
 /// # Errors
 /// What runc refuses at this point, in its words.
-pub(super) fn spec(json: &mut Value) -> Result<(), String> {
+pub(super) fn spec(json: &mut Value, warnings: &mut Vec<String>) -> Result<(), String> {
     device_rules(json);
+    destinations(json, warnings);
     namespace_paths(json);
     memory_policy(json)
+}
+
+/// Before runtime-spec 1.0 destinations were relative to the root; some configurations still are.
+fn destinations(json: &mut Value, warnings: &mut Vec<String>) {
+    let mounts = json.get_mut("mounts").and_then(Value::as_array_mut);
+    for (index, mount) in mounts.into_iter().flatten().enumerate() {
+        let Some(Value::String(path)) = mount.get_mut("destination") else { continue };
+        if !path.is_empty() && !path.starts_with('/') {
+            warnings.push(format!(
+                "mounts[{index}].destination: {path:?} is relative; taken as relative to the root (write it with a /)"
+            ));
+            path.insert(0, '/');
+        }
+    }
 }
 
 /// An empty path is Go's way to write none.
@@ -116,7 +131,7 @@ mod tests {
             "memoryPolicy": {},
             "resources": {"devices": [{"allow": false, "type": "", "access": "rwm"}]},
         }});
-        spec(&mut json).unwrap();
+        spec(&mut json, &mut Vec::new()).unwrap();
         assert_eq!(
             json["linux"],
             json!({
@@ -130,13 +145,23 @@ mod tests {
     }
 
     #[test]
+    fn relative_destinations_begin_at_the_root() {
+        let mut json = json!({"mounts": [{"destination": "tmp/a"}, {"destination": "/b"}]});
+        let mut warnings = Vec::new();
+        spec(&mut json, &mut warnings).unwrap();
+        assert_eq!(json, json!({"mounts": [{"destination": "/tmp/a"}, {"destination": "/b"}]}));
+        assert!(warnings[0].starts_with("mounts[0].destination: \"tmp/a\""), "{warnings:?}");
+    }
+
+    #[test]
     fn memory_policies_that_cannot_be() {
         for (policy, words) in [
             (json!({"mode": "INTERLEAVE"}), "invalid memory policy mode"),
             (json!({"nodes": "0"}), "invalid memory policy mode"),
             (json!({"mode": "MPOL_BIND", "flags": ["x"]}), "invalid memory policy flag"),
         ] {
-            let error = spec(&mut json!({"linux": {"memoryPolicy": policy}})).unwrap_err();
+            let error =
+                spec(&mut json!({"linux": {"memoryPolicy": policy}}), &mut Vec::new()).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
     }

@@ -82,9 +82,10 @@ impl Directory {
         self.path.is_dir()
     }
 
-    /// FIFO that init waits on.
+    /// FIFO that init waits on, with the name that it has in runc: init's open descriptors are told by
+    /// their names.
     pub fn start_fifo(&self) -> PathBuf {
-        self.path.join("start.fifo")
+        self.path.join("exec.fifo")
     }
 
     /// Excludes other commands on this container until the file is dropped.

@@ -3,7 +3,7 @@
 //!
 //! - `state.json`: [`State`], written atomically, last of all files;
 //! - `config.json`: the converted spec, for `exec` and hooks;
-//! - `start.fifo`: a byte written to it starts the program; gone once that happened;
+//! - `exec.fifo`: a byte written to it starts the program; gone once that happened;
 //! - `lock`: flock(2)ed by every command that changes the container.
 
 mod directory;

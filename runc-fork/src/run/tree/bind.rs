@@ -44,7 +44,8 @@ pub fn clone(
     // runtime, a socket of the container itself) would be shifted out of sight.
     if mount.mapping != Mapping::Never
         && !plan.ids.owns_uid(stat.st_uid)
-        && let Err(e) = map(&clone, userns, recursive, tmpfs_cannot)
+        // With `idmap` the user says that what is mounted below is to stay as it is.
+        && let Err(e) = map(&clone, userns, mount.options.idmap.unwrap_or(recursive) && recursive, tmpfs_cannot)
     {
         if mount.destination == Path::new("/dev/shm") && is_tmpfs(&opened)? {
             return Ok((own_shared_memory(plan, mount, &opened)?, Kind::Directory));

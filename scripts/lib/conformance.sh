@@ -1,0 +1,87 @@
+# shellcheck shell=bash
+# The frame of scripts/conformance: worlds for the suites, results, the table, and what is judged.
+#
+# A suite is a file conformance-SUITE.sh that defines
+#   SUITE_PACKAGES            array: Debian packages that it needs on the host
+#   suite_prepare             fetches and builds what is needed; may use $IMAGE_CACHE; sets SUITE_DIR
+#   suite_runtime NAME        prints the path of one of the runtimes below, or nothing if the suite has
+#                             no use for it
+#   suite_command             array: the program that is run in the world, with four arguments more:
+#                             the suite's directory, the runtime, a directory for its results, and
+#                             the filter (may be empty). It leaves a file `cases` there, lines of
+#                             pass|fail|skip, a tab, and `GROUP: CASE`.
+#
+# Results stay in $CONFORMANCE_DIR/SUITE/VIEW/RUNTIME.
+# shellcheck disable=SC2154 # set by scripts/conformance and the suite
+
+CONFORMANCE_DIR=${CONFORMANCE_DIR:-/var/tmp/sysbox-conformance}
+# In the order of the table. The first is the one that ours is judged by.
+CONFORMANCE_RUNTIMES=(runc crun sysbox-runc sysbox-runc-keep)
+
+conformance_suites() {
+    find "$TOP/scripts/lib" -name 'conformance-*.sh' -printf '%f\n' | sed 's/^conformance-//; s/\.sh$//' | sort | xargs
+}
+
+# Reads $suite, $views, $wanted, $filter of the script.
+conformance_main() {
+    local view failed=0
+    install_packages "${SUITE_PACKAGES[@]}"
+    suite_prepare
+    [ "${#views[@]}" -gt 0 ] || { views=(v2); [ "$(machine_view)" = v2 ] || views=(hybrid v2); }
+    for view in "${views[@]}"; do
+        run_suite "$view" || failed=1
+    done
+    for view in "${views[@]}"; do
+        conformance_report "$view" || failed=1
+    done
+    exit "$failed"
+}
+
+# Runs the suite in one view with each runtime, one after the other.
+run_suite() {
+    local view=$1 runtime path results world=$CONFORMANCE_DIR/world-$1
+    world_down "$world" 2>/dev/null || true
+    # shellcheck disable=SC2064
+    trap "world_down '$world'" EXIT
+    trap 'exit 130' INT TERM
+    world_make "$view" "$world" "$TARGET/debug"
+    world_hold "$world"
+    # No engine: the suites call the runtime themselves.
+    world_start "$world" sysbox-fs sysbox-mgr
+    for runtime in "${CONFORMANCE_RUNTIMES[@]}" "${wanted[@]}"; do
+        path=$(runtime_path "$runtime")
+        [ -n "$path" ] || continue
+        results=$CONFORMANCE_DIR/$suite/$view/${runtime%%=*}
+        rm -rf "$results"
+        mkdir -p "$results"
+        say "==== $suite, view $view, ${runtime%%=*}"
+        world_enter "$world" "${suite_command[@]}" "$SUITE_DIR" "$path" "$results" "$filter" || return 1
+    done
+    trap - EXIT
+    world_down "$world"
+}
+
+# runtime_path NAME[=PATH]: prints the path if this runtime is to be run. A runtime with a path of the
+# user's is run when its turn among the wanted ones comes.
+runtime_path() {
+    local entry
+    case $1 in *=*) realpath "${1#*=}"; return ;; esac
+    if [ "${#wanted[@]}" -eq 0 ]; then suite_runtime "$1"; return; fi
+    for entry in "${wanted[@]}"; do
+        [ "$entry" != "$1" ] || { suite_runtime "$1"; return; }
+    done
+}
+
+# conformance_report VIEW: the table of a view, then the cases that runc passes and ours fails, with the
+# reasons. Fails if the list in tests/conformance does not say what was seen.
+conformance_report() {
+    local view=$1 dir=$CONFORMANCE_DIR/$suite/$1 runtime files=()
+    for runtime in "${CONFORMANCE_RUNTIMES[@]}"; do
+        [ ! -f "$dir/$runtime/cases" ] || files+=("$dir/$runtime/cases")
+    done
+    [ "${#files[@]}" -gt 0 ] || return 0
+    say
+    say "==== $suite, view $view: cases that pass (and fail)"
+    awk -v view="$view" -v filter="$filter" -f "$TOP/scripts/lib/conformance.awk" \
+        "$TOP/tests/conformance/$suite.txt" "${files[@]}"
+}
