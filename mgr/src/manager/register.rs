@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FileType, fstat};
 use sysbox_ipc::{crash, proto};
@@ -16,6 +17,9 @@ use crate::fs_link::Reserved;
 use crate::ids::{Holder, IdMapping, Sharing, host_root, sharing};
 use crate::registry::{Process, Record, State as Life, VERSION, VolumeRecord, process};
 use crate::volumes::{Owner, inode, upper_of};
+
+/// How long a registration waits for what is left of a failed one. The roll-back takes milliseconds.
+const ROLL_BACK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// A successful registration.
 #[derive(Debug)]
@@ -49,6 +53,7 @@ impl Manager {
         if self.adopt(&request.id, creator) {
             self.roll_back(&request.id, Runtime::Alive);
         }
+        self.wait_for_roll_back(&request.id);
         let fs = self.fs.reserve(&request.id)?;
         self.sweep();
         let owner = request.inner_stores.then(|| owner(&request, &rootfs)).transpose()?;
@@ -67,6 +72,20 @@ impl Manager {
         crash::point("register.equipped");
         self.events.add(Kind::Created, &id, "");
         Ok(done)
+    }
+
+    /// A runtime that has just failed with this id is gone, but its connection's end may not have been
+    /// seen yet: whoever tries again at once need not know.
+    fn wait_for_roll_back(&self, id: &str) {
+        let deadline = Instant::now() + ROLL_BACK_PATIENCE;
+        let under_way = || {
+            let state = self.lock();
+            let record = state.registry.get(id).filter(|record| record.state == Life::Creating);
+            record.and_then(|record| record.creator).is_some_and(|runtime| runtime.open().is_none())
+        };
+        while under_way() && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
     }
 
     /// Sees that a range is free. Adding an entry to the files can take long (useradd may hold their

@@ -55,6 +55,9 @@ pub struct MountPlan {
     pub mapping: Mapping,
     /// `uidMappings` and `gidMappings` of the mount itself: from ids on disk to ids of the host.
     pub own_ids: Option<Ids>,
+    /// Attributes of the source stay that the mount's options do not name, as they do for a container
+    /// whose spec has a user namespace.
+    pub keeps_locked: bool,
     /// Propagation that init sets, once the mount namespace is the container's own.
     pub late_propagation: Option<(Propagation, bool)>,
 }
@@ -121,6 +124,7 @@ impl MountPlan {
             options,
             mapping: Mapping::default(),
             own_ids,
+            keeps_locked: false,
             late_propagation,
         })
     }
@@ -135,6 +139,7 @@ impl MountPlan {
             options,
             mapping: Mapping::default(),
             own_ids: None,
+            keeps_locked: false,
             late_propagation: None,
         }
     }

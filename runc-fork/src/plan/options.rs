@@ -13,6 +13,8 @@ pub struct MountOptions {
     pub recursive: bool,
     /// `MOUNT_ATTR_*` to set and to clear on the mount itself.
     pub attributes: (u64, u64),
+    /// A word for such an attribute was given, if only one that says the default.
+    pub changes: bool,
     /// The same for the whole tree (`rro`, `rnosuid`...).
     pub recursive_attributes: (u64, u64),
     /// Propagation asked for, and whether for the whole tree.
@@ -30,6 +32,9 @@ enum Meaning {
     Clear(u32),
     /// An access-time mode: clears the others.
     Atime(u32),
+    /// Takes an access-time mode back. As mount(2) has no flag for that, it says nothing about a single
+    /// mount; for a tree it means the kernel's default, `relatime`.
+    NoAtimeMode,
     Propagation(Propagation, bool),
     Bind(bool),
     Idmap(bool),
@@ -37,7 +42,7 @@ enum Meaning {
     Ignore,
 }
 
-use Meaning::{Atime, Bind, Clear, CopyUp, Idmap, Ignore, Set};
+use Meaning::{Atime, Bind, Clear, CopyUp, Idmap, Ignore, NoAtimeMode, Set};
 
 /// The words of runc's `specconv`, with their meaning. Words with a leading `r` for the recursive
 /// attributes are derived (`rro` from `ro`).
@@ -64,9 +69,9 @@ const WORDS: &[(&str, Meaning)] = &[
     ("relatime", Atime(raw::MOUNT_ATTR_RELATIME)),
     ("noatime", Atime(raw::MOUNT_ATTR_NOATIME)),
     ("strictatime", Atime(raw::MOUNT_ATTR_STRICTATIME)),
-    ("norelatime", Atime(raw::MOUNT_ATTR_STRICTATIME)),
-    ("atime", Atime(raw::MOUNT_ATTR_RELATIME)),
-    ("nostrictatime", Atime(raw::MOUNT_ATTR_RELATIME)),
+    ("norelatime", NoAtimeMode),
+    ("atime", NoAtimeMode),
+    ("nostrictatime", NoAtimeMode),
     ("bind", Bind(false)),
     ("rbind", Bind(true)),
     ("private", Meaning::Propagation(Propagation::Private, false)),
@@ -96,7 +101,8 @@ impl MountOptions {
     /// Every word that has a meaning here, for `features`.
     pub fn known_words() -> Vec<String> {
         let mut words: Vec<String> = WORDS.iter().map(|(word, _)| (*word).to_owned()).collect();
-        let recursive = WORDS.iter().filter(|(_, m)| matches!(m, Set(_) | Clear(_) | Atime(_)));
+        let recursive =
+            WORDS.iter().filter(|(_, m)| matches!(m, Set(_) | Clear(_) | Atime(_) | NoAtimeMode));
         words.extend(recursive.map(|(word, _)| format!("r{word}")));
         words.sort();
         words
@@ -107,10 +113,13 @@ impl MountOptions {
         let (meaning, recursive) = match find(word) {
             Some(meaning) => (meaning, false),
             None => match word.strip_prefix('r').and_then(find) {
-                Some(meaning @ (Set(_) | Clear(_) | Atime(_))) => (meaning, true),
+                Some(meaning @ (Set(_) | Clear(_) | Atime(_) | NoAtimeMode)) => (meaning, true),
                 _ => return self.data.push(word.to_owned()),
             },
         };
+        if !recursive && matches!(meaning, Set(_) | Clear(_) | Atime(_)) {
+            self.changes = true;
+        }
         let (set, clear) = if recursive {
             (&mut self.recursive_attributes.0, &mut self.recursive_attributes.1)
         } else {
@@ -129,6 +138,11 @@ impl MountOptions {
                 *clear |= u64::from(raw::MOUNT_ATTR__ATIME);
                 *set = *set & !u64::from(raw::MOUNT_ATTR__ATIME) | u64::from(mode);
             }
+            NoAtimeMode if recursive => {
+                *clear |= u64::from(raw::MOUNT_ATTR__ATIME);
+                *set &= !u64::from(raw::MOUNT_ATTR__ATIME);
+            }
+            NoAtimeMode => self.changes = true,
             Bind(rec) => {
                 self.bind = true;
                 self.recursive |= rec;
@@ -138,6 +152,29 @@ impl MountOptions {
             CopyUp => self.copy_up = true,
             Ignore => {}
         }
+    }
+
+    /// What a bind mount is to have, of what its source has: as runc, all of the attributes once one of
+    /// them is named, like mount(8) with `remount,bind`. `locked` are those that the source keeps unless
+    /// they are named (a user namespace could not take them off).
+    pub fn of_bind(&self, locked: u64) -> (u64, u64) {
+        const PLAIN: u32 = raw::MOUNT_ATTR_RDONLY
+            | raw::MOUNT_ATTR_NOSUID
+            | raw::MOUNT_ATTR_NODEV
+            | raw::MOUNT_ATTR_NOEXEC
+            | raw::MOUNT_ATTR_NOSYMFOLLOW;
+        const TIMES: u64 = (raw::MOUNT_ATTR__ATIME | raw::MOUNT_ATTR_NODIRATIME) as u64;
+        let (set, clear) = self.attributes;
+        if !self.changes {
+            return (set, clear);
+        }
+        let mut clear = clear & !TIMES | u64::from(PLAIN) & !set & !locked;
+        // The times stay as they are unless one of their words is there; `strictatime` and the like set
+        // no bit that `set` would show, but clear the mode.
+        if self.attributes.1 & u64::from(raw::MOUNT_ATTR__ATIME) != 0 || set & TIMES != 0 {
+            clear |= TIMES & !(set & u64::from(raw::MOUNT_ATTR_NODIRATIME));
+        }
+        (set, clear)
     }
 
     /// `ro` without a later `rw`.
@@ -157,6 +194,34 @@ mod tests {
         assert!(!o.read_only());
         assert_eq!(o.recursive_attributes.0, u64::from(raw::MOUNT_ATTR_NODEV));
         assert_eq!(o.data, ["mode=755"]);
+    }
+
+    #[test]
+    fn one_named_attribute_decides_all_of_a_bind_mount() {
+        let bits = |names: &[u32]| names.iter().fold(0, |all, bit| all | u64::from(*bit));
+        let plain = bits(&[
+            raw::MOUNT_ATTR_NOSUID,
+            raw::MOUNT_ATTR_NODEV,
+            raw::MOUNT_ATTR_NOEXEC,
+            raw::MOUNT_ATTR_NOSYMFOLLOW,
+        ]);
+        let times = bits(&[raw::MOUNT_ATTR__ATIME, raw::MOUNT_ATTR_NODIRATIME]);
+        let read_only = bits(&[raw::MOUNT_ATTR_RDONLY]);
+        for (words, expected) in [
+            (vec!["bind"], (0, 0)),
+            (vec!["bind", "ro"], (read_only, plain)),
+            (vec!["bind", "atime"], (0, plain | read_only)),
+            (vec!["bind", "relatime"], (0, plain | read_only | times)),
+            (vec!["rbind", "rro"], (0, 0)),
+        ] {
+            assert_eq!(
+                MountOptions::parse(words.iter().copied()).of_bind(0),
+                expected,
+                "{words:?}"
+            );
+        }
+        let keeps = MountOptions::parse(["bind", "ro"]).of_bind(plain);
+        assert_eq!(keeps, (read_only, 0));
     }
 
     #[test]

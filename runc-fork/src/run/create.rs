@@ -29,6 +29,8 @@ use crate::plan::Plan;
 use crate::prepare::{self, Prepared};
 use crate::state::{Directory, Identity, State, Status, VERSION};
 
+const USER_NAMESPACE: oci::LinuxNamespaceType = oci::LinuxNamespaceType::User;
+
 /// What `create` is asked to do.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -97,6 +99,9 @@ pub fn create(request: &Request) -> Result<Created> {
     let mut plan =
         Plan::new(&request.id, &bundle, &converted, &registration.reply, &prepared.options)?;
     plan.process.pass_sockets(request.listen_fds);
+    let has_userns = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
+    let has_userns = has_userns.into_iter().flatten().any(|n| n.typ() == USER_NAMESPACE);
+    plan.mounts.iter_mut().for_each(|mount| mount.keeps_locked = has_userns);
     stage::check_places(&plan.mounts, rootfs.as_fd())?;
     stage::take_over_modes(&mut plan.mounts, rootfs.as_fd())?;
     drop(rootfs);

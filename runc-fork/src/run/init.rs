@@ -7,7 +7,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
 use oci_spec::runtime as oci;
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Uid, chownat,
     fstatfs, openat, openat2, statat,
@@ -221,7 +224,32 @@ fn mount_cgroup(mount: &MountPlan) -> Result<()> {
     attach(&made, target).context("attach it")
 }
 
+/// Waits for the byte of `start`. Signals that end a program end the container, too: the kernel drops
+/// them for the first process of a pid namespace unless it blocks or handles them.
 fn wait_for_start(start: BorrowedFd<'_>) -> Result<()> {
+    let mut signals = SigSet::empty();
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
+        signals.add(signal);
+    }
+    signals.thread_block().context("block signals")?;
+    let received =
+        SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC).context("make a signalfd")?;
+    loop {
+        let mut ready = [
+            PollFd::new(&start, PollFlags::IN),
+            PollFd::from_borrowed_fd(received.as_fd(), PollFlags::IN),
+        ];
+        rustix::io::retry_on_intr(|| poll(&mut ready, None)).context("wait for start")?;
+        if !ready[1].revents().is_empty()
+            && let Ok(Some(info)) = received.read_signal()
+        {
+            exit_now(128 + i32::try_from(info.ssi_signo)?);
+        }
+        if !ready[0].revents().is_empty() {
+            break;
+        }
+    }
+    signals.thread_unblock().context("unblock signals")?;
     let mut byte = [0];
     rustix::io::retry_on_intr(|| rustix::io::read(start, &mut byte))
         .map(drop)

@@ -48,12 +48,13 @@ pub fn load(bundle: &Path) -> Result<Loaded, Error> {
     }
     tolerate::spec(&mut json, &mut warnings)
         .map_err(|reason| Error::Malformed { path: path.clone(), reason })?;
-    let spec: Spec = typed(json, &path)?;
+    let mut spec: Spec = typed(json, &path)?;
     let root = spec.root().as_ref().ok_or_else(|| Error::Malformed {
         path: path.clone(),
         reason: "root is missing: it must name the root file system".into(),
     })?;
     let rootfs = bundle.join(root.path());
+    strip_root(&mut spec, &rootfs);
     match std::fs::metadata(&rootfs) {
         Ok(metadata) if metadata.is_dir() => Ok(Loaded { spec, bundle, rootfs, warnings }),
         Ok(_) => Err(Error::field(
@@ -62,6 +63,18 @@ pub fn load(bundle: &Path) -> Result<Loaded, Error> {
             "it must be the root file system, mounted",
         )),
         Err(e) => Err(Error::field("root.path", format!("{}: {e}", rootfs.display()), "")),
+    }
+}
+
+/// As runc: a destination may be told by its path on the host, below the root file system.
+fn strip_root(spec: &mut Spec, rootfs: &Path) {
+    for mount in spec.mounts_mut().iter_mut().flatten() {
+        if rootfs != Path::new("/")
+            && let Ok(inside) = mount.destination().strip_prefix(rootfs)
+        {
+            let inside = Path::new("/").join(inside);
+            mount.set_destination(inside);
+        }
     }
 }
 

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use crate::world::{Finished, World};
 
 const TOOLS: &[&str] = &[
-    "cat", "chmod", "echo", "env", "grep", "head", "hostname", "id", "ls", "mkdir", "mount", "ps",
-    "readlink", "rm", "rmdir", "sh", "sleep", "stat", "stty", "touch", "true", "tty", "umount",
+    "awk", "cat", "chmod", "echo", "env", "grep", "head", "hostname", "id", "ls", "mkdir", "mount",
+    "printf", "ps", "readlink", "rm", "rmdir", "sh", "sleep", "stat", "stty", "touch", "true",
+    "tty", "umount",
 ];
 
 /// One container's bundle.

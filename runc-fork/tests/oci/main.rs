@@ -14,6 +14,7 @@ mod mounts;
 mod namespaces;
 mod process;
 mod state;
+mod suite;
 mod world;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -37,6 +38,7 @@ fn main() -> ExitCode {
         namespaces::CASES,
         process::CASES,
         state::CASES,
+        suite::CASES,
     ]
     .concat()
     .into_iter()

@@ -11,7 +11,7 @@ use sysbox_kernel::mount::{Attributes, Propagation, clone_tree, idmap, set_attri
 
 use super::Kind;
 use super::mountinfo::Mount as Mounted;
-use crate::plan::{Mapping, MountPlan, Plan};
+use crate::plan::{Mapping, MountPlan, Plan, Source};
 
 /// Opens the source of the user's bind mount.
 pub fn open_source(source: &Path) -> Result<OwnedFd> {
@@ -97,10 +97,19 @@ fn map(
     }
 }
 
+/// What the kernel locks when a mount comes into a user namespace.
+const LOCKED: u64 = (linux_raw_sys::general::MOUNT_ATTR_RDONLY
+    | linux_raw_sys::general::MOUNT_ATTR_NOSUID
+    | linux_raw_sys::general::MOUNT_ATTR_NODEV
+    | linux_raw_sys::general::MOUNT_ATTR_NOEXEC) as u64;
+
 /// Sets `ro`, `nosuid`... on a detached mount.
 pub fn apply_attributes(mount_fd: impl AsFd, mount: &MountPlan) -> Result<()> {
-    let all = [(mount.options.attributes, false), (mount.options.recursive_attributes, true)];
-    for ((set, clear), recursive) in all {
+    let own = match mount.source {
+        Source::Bind(_) => mount.options.of_bind(if mount.keeps_locked { LOCKED } else { 0 }),
+        _ => mount.options.attributes,
+    };
+    for ((set, clear), recursive) in [(own, false), (mount.options.recursive_attributes, true)] {
         if (set, clear) != (0, 0) {
             let attributes = Attributes { set, clear, propagation: None };
             set_attributes(mount_fd.as_fd(), attributes, recursive)

@@ -2,11 +2,16 @@
 //! then on is a descriptor. The image decides what its paths are, so symbolic links are followed
 //! as if the root file system were `/`, and magic links never.
 
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, mknodat, openat2};
+use rustix::fs::{
+    FileType, Mode, OFlags, ResolveFlags, fstat, mkdirat, mknodat, openat2, readlinkat,
+};
 use rustix::io::Errno;
 
 /// What to make where nothing is.
@@ -44,37 +49,68 @@ pub fn make(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<OwnedFd> {
             }
         };
     }
-    let names: Vec<_> = path
-        .components()
-        .filter_map(|c| match c {
-            Component::Normal(name) => Some(name),
-            _ => None,
-        })
-        .collect();
+    make_missing(root, path, kind)
+}
+
+/// How many dangling links are followed, as the kernel follows links.
+const LINKS: usize = 40;
+
+/// Makes what is missing of a path, following links that dangle (runc does: images have
+/// /etc/resolv.conf as a link into an empty /run).
+fn make_missing(root: BorrowedFd<'_>, path: &Path, kind: Kind) -> Result<OwnedFd> {
+    let mut links = 0;
+    let mut left: VecDeque<OsString> = parts(path);
+    // What is there already; the kernel looks it up anew for each name, so ".." means what it says.
     let mut so_far = PathBuf::from("/");
     let mut parent = open(root, &so_far)?;
-    for (index, name) in names.iter().enumerate() {
-        so_far.push(name);
-        let next = match open(root, &so_far) {
-            Err(Errno::NOENT) => {
-                let last = index + 1 == names.len();
-                let made = if last && kind == Kind::File {
-                    mknodat(&parent, *name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0)
-                } else {
-                    mkdirat(&parent, *name, Mode::from_raw_mode(0o755))
-                };
-                match made {
-                    Ok(()) | Err(Errno::EXIST) => {}
-                    Err(e) => return Err(e).with_context(|| making(&so_far)),
+    while let Some(name) = left.pop_front() {
+        let next = so_far.join(&name);
+        parent = match open(root, &next) {
+            Err(Errno::NOENT) => match readlinkat(&parent, &name, Vec::new()) {
+                Ok(target) => {
+                    links += 1;
+                    if links > LINKS {
+                        return Err(Errno::LOOP).with_context(|| making(path));
+                    }
+                    let target = PathBuf::from(OsStr::from_bytes(target.to_bytes()));
+                    if target.is_absolute() {
+                        so_far = PathBuf::from("/");
+                    }
+                    let mut all = parts(&target);
+                    all.append(&mut left);
+                    left = all;
+                    parent = open(root, &so_far)?;
+                    continue;
                 }
-                // Opened through the parent that is held, so that what was made is what is used.
-                open(parent.as_fd(), Path::new(name))
-            }
+                Err(_) => {
+                    make_one(&parent, &name, left.is_empty() && kind == Kind::File)
+                        // Opened through the parent that is held: what was made is what is used.
+                        .and_then(|()| open(parent.as_fd(), Path::new(&name)))
+                }
+            },
             other => other,
-        };
-        parent = next.with_context(|| making(&so_far))?;
+        }
+        .with_context(|| making(&next))?;
+        so_far = next;
     }
     Ok(parent)
+}
+
+fn make_one(parent: &OwnedFd, name: &OsStr, file: bool) -> rustix::io::Result<()> {
+    let made = if file {
+        mknodat(parent, name, FileType::RegularFile, Mode::from_raw_mode(0o644), 0)
+    } else {
+        mkdirat(parent, name, Mode::from_raw_mode(0o755))
+    };
+    if made == Err(Errno::EXIST) { Ok(()) } else { made }
+}
+
+/// The names of a path, `..` among them.
+fn parts(path: &Path) -> VecDeque<OsString> {
+    path.components()
+        .filter(|c| matches!(c, Component::Normal(_) | Component::ParentDir))
+        .map(|c| c.as_os_str().to_owned())
+        .collect()
 }
 
 fn making(path: &Path) -> String {
@@ -119,9 +155,20 @@ mod tests {
     }
 
     #[test]
-    fn a_dangling_link_is_an_error() {
+    fn dangling_links_are_followed_inside() {
         let (dir, fd) = root();
-        std::os::unix::fs::symlink("/nowhere", dir.path().join("link")).unwrap();
-        assert!(make(fd.as_fd(), Path::new("/link/x"), Kind::Directory).is_err());
+        let link = |target: &str, name: &str| {
+            std::os::unix::fs::symlink(target, dir.path().join(name)).unwrap();
+        };
+        link("/new/dir", "jump");
+        link("/jump/x/hosts", "hosts");
+        make(fd.as_fd(), Path::new("/hosts"), Kind::File).unwrap();
+        assert!(dir.path().join("new/dir/x/hosts").is_file());
+        link("../../../run/resolv.conf", "resolv.conf");
+        make(fd.as_fd(), Path::new("/resolv.conf"), Kind::File).unwrap();
+        assert!(dir.path().join("run/resolv.conf").is_file());
+        link("loop2", "loop1");
+        link("loop1", "loop2");
+        assert!(make(fd.as_fd(), Path::new("/loop1/x"), Kind::Directory).is_err());
     }
 }
