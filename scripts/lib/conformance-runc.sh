@@ -53,13 +53,14 @@ make_suite_debian() {
         --customize-hook="cd \"\$1\" && rm -rf $(say "$waste" | xargs)" bookworm - >"$1"
 }
 
-# The suite expects that nobody has the ids that it uses.
+# As the image that the suite would download: nobody has the ids that it uses, and there is neither /proc
+# nor /sys.
 make_suite_busybox() {
     make_busybox "$1/busybox.tar"
     mkdir -p "$1/bb/etc"
     printf 'root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/home:/bin/false\n' >"$1/bb/etc/passwd"
     printf 'root:x:0:\nnogroup:x:65534:\n' >"$1/bb/etc/group"
-    tar --delete -f "$1/busybox.tar" ./etc/passwd ./etc/group
+    tar --delete -f "$1/busybox.tar" ./etc/passwd ./etc/group ./proc ./sys ./run
     tar --numeric-owner --owner=0 --group=0 -C "$1/bb" -rf "$1/busybox.tar" ./etc/passwd ./etc/group
     rm -rf "$1/bb"
 }

@@ -18,7 +18,8 @@ pub enum By {
     /// runc: it was written for the host, and looks for its programs in the engine's `PATH`.
     Runtime,
     /// Init, in the container's namespaces. Such a hook has the `env` that it was given and nothing
-    /// else: what comes from the image (`LD_PRELOAD`!) must not get into a program of the host.
+    /// else: what comes from the image (`LD_PRELOAD`!) must not get into a program of the host
+    /// (`startContainer` is one of the container: [`run_start_container`]).
     Init,
 }
 
