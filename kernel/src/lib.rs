@@ -9,6 +9,7 @@ pub mod features;
 pub mod fuse;
 pub mod landlock;
 pub mod mount;
+pub mod mount_table;
 pub mod notify;
 pub mod ns;
 pub mod process;

@@ -244,3 +244,15 @@ pub fn new_session_keyring() -> io::Result<()> {
 pub fn fd_path(fd: impl AsFd) -> String {
     format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd())
 }
+/// Lets the C library's allocator have at most `count` heaps from now on. It makes up to eight for each
+/// processor otherwise, one for each thread at first, and what was once used of a heap stays resident
+/// when the thread is gone.
+pub fn limit_heaps(count: i32) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: sets a number in the allocator, which takes its own lock for it.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, count);
+    }
+    #[cfg(not(target_env = "gnu"))]
+    let _ = count;
+}

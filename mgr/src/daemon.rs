@@ -29,6 +29,10 @@ const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How long a start waits for an earlier instance that was killed to be gone.
 const DYING: Duration = Duration::from_secs(10);
 
+/// Heaps of the memory allocator. The broker has dozens of threads for a moment when many containers
+/// mount at once: each would leave a heap behind.
+const HEAPS: i32 = 4;
+
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
 /// Stopping touches no container and no volume: they run on, and the next instance takes them up.
@@ -42,6 +46,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     }
     enter_run_dir(options.run_dir.as_deref())?;
 
+    sysbox_kernel::process::limit_heaps(HEAPS);
     // Blocked before the first thread starts, so that all threads leave them to the wait below.
     let mut signals = SigSet::empty();
     signals.add(Signal::SIGTERM);

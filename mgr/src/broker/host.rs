@@ -6,11 +6,12 @@ use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 
 use rustix::fs::{CWD, Mode, OFlags, openat};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MoveMountFlags, fsconfig_create, fsconfig_set_fd,
     fsmount, fsopen, move_mount,
 };
-use sysbox_kernel::{mount, notify};
+use sysbox_kernel::{mount, mount_table, notify};
 
 /// Methods that newer kernels have. Each is probed by trying; each has another way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +21,9 @@ pub struct Features {
     /// Mounts can be attached to a detached tree (6.15). Otherwise the virtualised files are
     /// attached right after the mount itself, and for some microseconds it shows without them.
     pub detached_trees: bool,
+    /// A single mount and what is on it can be asked for (6.8). Otherwise the caller's whole mount
+    /// table is read.
+    pub single_mounts: bool,
 }
 
 impl Features {
@@ -36,7 +40,9 @@ impl Features {
         let file = mount::clone_tree(CWD, "/proc/uptime".as_ref(), false)?;
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         let detached_trees = move_mount(&file, "", &tree, "uptime", flags).is_ok();
-        Ok(Self { pidns_option, detached_trees })
+        let here = open("/", OFlags::PATH)?;
+        let single_mounts = mount_table::mount_of(here).and_then(mount_table::describe).is_ok();
+        Ok(Self { pidns_option, detached_trees, single_mounts })
     }
 }
 
@@ -110,11 +116,21 @@ fn open(path: &str, flags: OFlags) -> io::Result<OwnedFd> {
     })
 }
 
+/// Most of a file of procfs that is read, bytes: mount tables of some twenty thousand mounts. A
+/// container can make tables of any size, and several requests at once.
+const LONGEST: u64 = 4 << 20;
+
 /// Reads a file of procfs, by its place below a directory.
+///
+/// # Errors
+/// `EFBIG` also for one that is longer than what is ever needed.
 pub fn read_file(dir: &OwnedFd, name: &str) -> io::Result<Vec<u8>> {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-    let mut file = std::fs::File::from(openat(dir, name, flags, Mode::empty())?);
+    let file = std::fs::File::from(openat(dir, name, flags, Mode::empty())?);
     let mut text = Vec::with_capacity(4096);
-    file.read_to_end(&mut text)?;
+    let length = file.take(LONGEST).read_to_end(&mut text)?;
+    if length as u64 == LONGEST {
+        return Err(Errno::FBIG.into());
+    }
     Ok(text)
 }

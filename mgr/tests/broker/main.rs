@@ -9,6 +9,7 @@
 //! `BROKER_LATENCY=1` measures too.
 
 mod cases;
+mod changes;
 mod container;
 mod latency;
 mod layout;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
 
 fn all() -> Vec<Case> {
     let mut all = cases::CASES.to_vec();
+    all.extend(changes::CASES);
     all.extend(nested::CASES);
     all.extend(load::CASES);
     all.extend(latency::CASES);
@@ -54,7 +56,7 @@ fn all() -> Vec<Case> {
 fn run(words: &[&String]) -> ExitCode {
     let host = container::Host::new();
     let newest = Features::probe().expect("probing");
-    let oldest = Features { pidns_option: false, detached_trees: false };
+    let oldest = Features { pidns_option: false, detached_trees: false, single_mounts: false };
     let mut failed = 0;
     for (features, label) in [(newest, ""), (oldest, " (as on older kernels)")] {
         let broker = host.broker(features);

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-use linux_raw_sys::general::MOUNT_ATTR_RDONLY;
+use linux_raw_sys::general::{MOUNT_ATTR_RDONLY, PROC_SUPER_MAGIC, SYSFS_MAGIC};
 use rustix::fs::{CWD, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::mount::{MoveMountFlags, move_mount};
@@ -26,11 +26,23 @@ pub const OF_NET_NAMESPACE: &str = "sys/net/";
 impl Carrier {
     /// The carrier of this file system type.
     pub fn of_type(name: &[u8]) -> Option<Self> {
-        match name {
-            b"proc" => Some(Self::Proc),
-            b"sysfs" => Some(Self::Sysfs),
-            _ => None,
+        [Self::Proc, Self::Sysfs].into_iter().find(|carrier| carrier.file_system() == name)
+    }
+
+    /// The name of its file system type.
+    pub fn file_system(self) -> &'static [u8] {
+        match self {
+            Self::Proc => b"proc",
+            Self::Sysfs => b"sysfs",
         }
+    }
+
+    /// What statfs(2) calls it.
+    pub fn magic(self) -> u64 {
+        u64::from(match self {
+            Self::Proc => PROC_SUPER_MAGIC,
+            Self::Sysfs => SYSFS_MAGIC,
+        })
     }
 
     /// Its directory in `emulated_dir`.

@@ -19,63 +19,70 @@ const PLACE: &str = "files";
 /// What came of it.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Lifted {
-    /// So many are off, counted from the first.
-    Off(usize),
-    /// One is in use; all are where they were.
+    /// Those that are still on have to be taken off one by one.
+    Done,
+    /// One is in use.
     Busy,
-    /// They have to be taken off one by one; all are where they were.
-    Not,
 }
 
 /// Takes the files off the mount that is at `name` in the working directory and has the root
-/// directory `root`. The mount must not be shared.
+/// directory `root`, and notes in `off` which are off. The mount must not be shared.
 ///
-/// It is used up: nothing here holds on to the mount afterwards.
-pub fn lift(name: &[u8], root: OwnedFd, files: &[Vec<u8>]) -> Lifted {
+/// `root` is used up: nothing here holds on to the mount afterwards.
+pub fn lift(name: &[u8], root: OwnedFd, files: &[Vec<u8>], off: &mut [bool]) -> Lifted {
     // One on top of another in the same place would be found twice.
     if files.iter().collect::<HashSet<_>>().len() < files.len() {
-        return Lifted::Not;
+        return Lifted::Done;
     }
-    let mut mounts = Vec::with_capacity(files.len());
+    let asked = ask_all(name, files, off);
+    if asked != Ok(()) {
+        forget_that_they_were_asked(&root, files);
+        return if asked == Err(Errno::BUSY) { Lifted::Busy } else { Lifted::Done };
+    }
+    let holder = match holder() {
+        Ok(holder) if mount::attach(&holder, &root).is_ok() => holder,
+        _ => {
+            forget_that_they_were_asked(&root, files);
+            return Lifted::Done;
+        }
+    };
+    let flags = MoveMountFlags::empty();
+    for (file, off) in files.iter().zip(off).filter(|(_, off)| !**off) {
+        // By way of the root, on which the holder does not lie. Moving takes back that it was asked.
+        *off = move_mount(&root, file.as_slice(), &holder, PLACE, flags).is_ok();
+    }
+    drop((root, holder));
+    if let Err(error) = unmount(name, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+        // The container has moved things about while it waited.
+        tracing::debug!(%error, "the directory of lifted files is not there any more");
+    }
+    Lifted::Done
+}
+
+/// Asks the kernel of every file whether it is in use.
+fn ask_all(name: &[u8], files: &[Vec<u8>], off: &mut [bool]) -> Result<(), Errno> {
     let mut path = [name, b"/"].concat();
-    for file in files {
+    for (file, off) in files.iter().zip(off) {
         path.truncate(name.len() + 1);
         path.extend_from_slice(file);
-        // Asks whether it is in use: the first time, nothing more comes of it.
+        // The first time it is only asked: nothing more comes of it.
         match unmount(path.as_slice(), UnmountFlags::EXPIRE | UnmountFlags::NOFOLLOW) {
             Err(Errno::AGAIN) => {}
-            // It had been asked before, by the container: then it is off.
-            Ok(()) => continue,
-            Err(Errno::BUSY) => return Lifted::Busy,
-            Err(_) => return Lifted::Not,
-        }
-        // Also takes back that it was asked.
-        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        match openat(&root, file.as_slice(), flags, Mode::empty()) {
-            Ok(mount) => mounts.push(mount),
-            Err(_) => return Lifted::Not,
+            // It had been asked before, by the container.
+            Ok(()) => *off = true,
+            Err(errno) => return Err(errno),
         }
     }
-    let Ok(holder) = holder() else {
-        return Lifted::Not;
-    };
-    if mount::attach(&holder, &root).is_err() {
-        return Lifted::Not;
-    }
-    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    let moves = mounts.iter().map(|file| move_mount(file, "", &holder, PLACE, flags));
-    let moved = moves.take_while(Result::is_ok).count();
-    let all = moved == mounts.len();
-    drop((mounts, root, holder));
-    let detached = unmount(name, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
-    match (detached, all) {
-        (Ok(()), true) => Lifted::Off(files.len()),
-        (Ok(()), false) => Lifted::Off(moved),
-        (Err(error), _) => {
-            // The container has moved things about while it waited.
-            tracing::debug!(%error, "the directory of lifted files is not there any more");
-            Lifted::Off(files.len())
-        }
+    Ok(())
+}
+
+/// A file that was asked about once is taken off by the next question, unless somebody has looked at
+/// it in between.
+fn forget_that_they_were_asked(root: &OwnedFd, files: &[Vec<u8>]) {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    for file in files {
+        // Gone is forgotten, too.
+        let _ = openat(root, file.as_slice(), flags, Mode::empty());
     }
 }
 

@@ -1,5 +1,6 @@
 //! The work: what is done for a request, a file a kind.
 
+mod around;
 mod attach;
 mod covered;
 mod empty;

@@ -20,6 +20,7 @@ use super::super::decide::{self, Facts};
 use super::super::mountinfo::{self, Entry};
 use super::super::resolve;
 use super::super::worker::Worker;
+use super::around::around;
 use super::covered::files_on;
 use super::emulated::OF_NET_NAMESPACE;
 use super::place::{Place, emulated_device};
@@ -36,17 +37,18 @@ pub fn serve(
     let path = or_continue(caller.string(target_at))?.ok_or(Stop::Continue)?;
     let target = or_continue(resolve::object(worker, caller, &path, true))?;
     let there = Place::of(&target)?;
-    let mounts = mountinfo::parse(&or_continue(caller.mountinfo())?);
     let emulated = emulated_device(&origin.container)?;
     if !there.is_root {
+        let mounts = mountinfo::parse(&or_continue(caller.mountinfo())?);
         let is_hidden = is_of_another_network(&mounts, &path, emulated);
         return if is_hidden { Ok(Answer::Success.into()) } else { Err(Stop::Continue) };
     }
+    let mount_namespace = or_continue(caller.namespace(Namespace::Mount))?;
+    let mounts = around(worker, caller, &mount_namespace, &target, emulated)?;
     let files = files_on(&mounts, there.mount_id, emulated);
     if files.is_empty() {
         return Err(Stop::Continue);
     }
-    let mount_namespace = or_continue(caller.namespace(Namespace::Mount))?;
     let facts = Facts {
         credentials: caller.credentials(),
         mount: or_continue(caller.lineage(&mount_namespace))?,

@@ -18,6 +18,7 @@ use super::super::decide::{self, Facts};
 use super::super::mountinfo;
 use super::super::resolve;
 use super::super::worker::Worker;
+use super::around::around;
 use super::attach::Attached;
 use super::covered::{Covered, Found, find};
 use super::emulated::{Carrier, Cover, OF_NET_NAMESPACE};
@@ -51,7 +52,12 @@ pub fn serve(
         return Err(Stop::Continue);
     }
     let emulated = emulated_device(&origin.container)?;
-    let mounts = mountinfo::parse(&or_continue(caller.mountinfo())?);
+    let mounts = around(worker, caller, &mount_namespace, &target, emulated)?;
+    let found = find(&mounts, there.mount_id, emulated);
+    // What is not ours goes on here: of an umount in a container, nearly all.
+    if found == Found::Other || Place::of(or_continue(caller.root())?)?.mount_id == there.mount_id {
+        return Err(Stop::Continue);
+    }
     let facts = Facts {
         credentials: caller.credentials(),
         mount: or_continue(caller.lineage(&mount_namespace))?,
@@ -61,7 +67,7 @@ pub fn serve(
     if !decide::may_mount(&facts) || !caller.still_waits() {
         return Err(Stop::Continue);
     }
-    let covered = match find(&mounts, there.mount_id, emulated) {
+    let covered = match found {
         Found::Covered(covered) => covered,
         // Podman with a user namespace (`--userns=auto`) takes off all that it finds below
         // /sys/kernel, so that the kernel lets it mount a sysfs of its own, and gives up at an
@@ -124,8 +130,8 @@ enum Taken {
 struct Busy {
     /// What the kernel said.
     errno: Errno,
-    /// How many of the files are off already.
-    files_off: usize,
+    /// Which of the files are off already.
+    off: Vec<bool>,
     /// Its root.
     root: OwnedFd,
 }
@@ -155,49 +161,47 @@ impl Covered {
             return Err(Stop::Continue);
         }
         caller.note(self.mount_id);
-        let mut files_off = 0;
+        let mut off = vec![false; self.files.len()];
         let mut busy = None;
         if !self.shared && self.files.len() > 1 {
-            match lift::lift(name, or_continue(open_root(name))?, &self.files) {
-                Lifted::Off(count) => files_off = count,
-                Lifted::Busy => busy = Some(Errno::BUSY),
-                Lifted::Not => {}
-            }
+            let lifted = lift::lift(name, or_continue(open_root(name))?, &self.files, &mut off);
+            busy = (lifted == Lifted::Busy).then_some(Errno::BUSY);
         }
         let errno = match busy {
             Some(errno) => errno,
-            None => match self.take_off_one_by_one(&mut files_off)? {
+            None => match self.take_off_one_by_one(&mut off)? {
                 Ok(()) => return Ok(Taken::All),
                 Err(errno) => errno,
             },
         };
         match open_root(name) {
             Ok(root) if Place::of(&root)?.mount_id == self.mount_id => {
-                Ok(Taken::Busy(Busy { errno, files_off, root }))
+                Ok(Taken::Busy(Busy { errno, off, root }))
             }
             // Moved away in the meantime: not to be found again.
             _ => Err(Stop::Refuse(errno)),
         }
     }
 
-    /// The files from the one with the number `files_off` on, then the mount itself; the error of
-    /// the kernel for the first that is in use.
-    fn take_off_one_by_one(&self, files_off: &mut usize) -> Attempt<Result<(), Errno>> {
+    /// The files that are not `off` yet, then the mount itself; the error of the kernel for the first
+    /// that is in use.
+    fn take_off_one_by_one(&self, off: &mut [bool]) -> Attempt<Result<(), Errno>> {
         let name = self.name.as_slice();
         let mut path = [name, b"/"].concat();
-        loop {
-            let Some(file) = self.files.get(*files_off) else {
-                return Ok(unmount(name, UnmountFlags::NOFOLLOW));
-            };
+        for at in 0..self.files.len() {
+            if off[at] {
+                continue;
+            }
             path.truncate(name.len() + 1);
-            path.extend_from_slice(file);
+            path.extend_from_slice(&self.files[at]);
             match unmount(path.as_slice(), UnmountFlags::NOFOLLOW) {
-                Ok(()) => *files_off += 1,
+                Ok(()) => off[at] = true,
                 // Locked by the kernel; so is the mount below, or it has to stay in one piece.
-                Err(Errno::INVAL) if *files_off == 0 => return Err(Stop::Continue),
+                Err(Errno::INVAL) if !off.contains(&true) => return Err(Stop::Continue),
                 Err(errno) => return Ok(Err(errno)),
             }
         }
+        Ok(unmount(name, UnmountFlags::NOFOLLOW))
     }
 
     /// Puts the files back that are off; `all`: those, too, that a manager that died took off.
@@ -211,15 +215,14 @@ impl Covered {
         all: bool,
     ) -> io::Result<()> {
         let root = busy.root.as_fd();
-        let (off, on) = self.files.split_at(busy.files_off);
-        let has = |files: &[Vec<u8>], place: &str| files.iter().any(|f| f == place.as_bytes());
-        let cover = Cover::find(
-            &origin.container,
-            self.carrier,
-            self.read_only,
-            |place| if all { !has(on, place) } else { has(off, place) },
-            || caller.namespace(Namespace::Net),
-        )?;
+        let is_off = |place: &str| {
+            let files = self.files.iter().zip(&busy.off);
+            let here = files.filter(|(file, _)| *file == place.as_bytes()).map(|(_, off)| *off);
+            here.reduce(|one, other| one || other).unwrap_or(all)
+        };
+        let cover = Cover::find(&origin.container, self.carrier, self.read_only, is_off, || {
+            caller.namespace(Namespace::Net)
+        })?;
         worker.in_mount_namespace(mount_namespace, |worker| cover.attach(worker, root))?
     }
 }

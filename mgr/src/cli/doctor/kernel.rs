@@ -147,6 +147,11 @@ fn mounts() -> Vec<Check> {
             features.detached_trees,
             "an inner proc that has its virtualised files from the first moment (Linux 6.15)",
         ),
+        (
+            "single mounts",
+            features.single_mounts,
+            "an umount inside that does not read the whole mount table (Linux 6.8)",
+        ),
     ];
     let check = |(what, is_there, gives): (&str, bool, &'static str)| {
         let found = if is_there { Ok("the kernel has it".to_owned()) } else { Err("older kernel") };
