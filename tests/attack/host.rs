@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use rustix::time::{ClockId, clock_gettime};
-use sysbox_tests::{World, alone};
+use sysbox_tests::{BOOKWORM, Container, World, alone, shared};
 
 use crate::tool::{ATTACKER, container, judge};
 
@@ -169,4 +169,17 @@ fn limits_can_not_be_lifted() {
     let count = running.cgroup("pids").join("pids.current");
     let count: u32 = fs::read_to_string(&count).unwrap().trim().parse().unwrap();
     assert!(count <= 40, "{count} processes");
+}
+
+/// Programs for the kernel are loaded by nobody inside: there is no file system that would delegate it.
+#[test]
+fn loading_of_bpf_programs_is_not_delegated() {
+    let _world = shared();
+    let script = "mkdir /b
+        for options in rw delegate_cmds=any delegate_cmds=prog_load,delegate_progs=cgroup_device; do
+            mount -t bpf -o $options b /b && echo $options
+            unshare --user --map-root-user --mount mount -t bpf -o $options b /b && echo $options nested
+        done
+        echo end";
+    assert_eq!(Container::new(BOOKWORM).sh(script).ok(), "end");
 }

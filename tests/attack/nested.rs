@@ -34,3 +34,26 @@ fn attacks_from_a_chroot_of_a_container_in_the_container() {
     let cover = format!("{}:/etc/debian_version", cover.display());
     judge(container().args(["--volume", &cover]).sh(&script), 10);
 }
+
+/// What Docker masks or makes read-only on the first proc and sysfs is uncovered on a new one. The kernel
+/// guards it: nothing there can be written, and what tells of more than names can't be read.
+#[test]
+fn what_is_masked_is_guarded_by_the_kernel_on_a_new_proc_and_sysfs() {
+    let _world = shared();
+    let script = r#"
+        mkdir /p /s && mount -t proc p /p && mount -t sysfs s /s || exit 1
+        cd /p
+        for file in kcore latency_stats timer_list timer_stats sched_debug slabinfo; do
+            head -c 1 $file && echo "read $file"
+        done
+        find /s/firmware/acpi/tables /s/firmware/dmi/tables /s/firmware/efi/efivars /s/devices/virtual/powercap \
+            -type f \( -name energy_uj -o -path '*firmware*' \) | while read file; do
+            head -c 1 "$file" && echo "read $file"
+        done
+        find acpi asound bus fs irq scsi kcore keys sysrq-trigger timer_list /s/firmware -type f |
+            while read file; do (: >"$file") && echo "wrote $file"; done
+        echo end
+    "#;
+    let output = Container::new(BOOKWORM).sh(script);
+    assert_eq!(output.ok(), "end");
+}

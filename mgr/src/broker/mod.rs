@@ -63,7 +63,8 @@
 //! their files included.
 //!
 //! The kernel's memory for a mount is charged to who makes it, here the manager; how many a mount
-//! namespace may hold is limited by `fs.mount-max`.
+//! namespace may hold is limited by `fs.mount-max`. What is read of a container (strings, mount tables,
+//! mounts on a mount) has a limit each, beyond which the kernel answers.
 
 mod caller;
 mod deadline;

@@ -199,7 +199,7 @@ pub fn become_root() {
     rustix::process::set_dumpable_behavior(on).expect("dumpable");
 }
 
-fn send(socket: &UnixStream, fds: &[OwnedFd]) {
+pub fn send(socket: &UnixStream, fds: &[OwnedFd]) {
     let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = SendAncillaryBuffer::new(&mut space);
@@ -207,7 +207,7 @@ fn send(socket: &UnixStream, fds: &[OwnedFd]) {
     sendmsg(socket, &[IoSlice::new(b"f")], &mut control, SendFlags::empty()).expect("sendmsg");
 }
 
-fn receive(socket: &UnixStream) -> Vec<OwnedFd> {
+pub fn receive(socket: &UnixStream) -> Vec<OwnedFd> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut byte = [0];

@@ -11,6 +11,7 @@
 mod cases;
 mod changes;
 mod container;
+mod idle;
 mod latency;
 mod layout;
 mod load;
@@ -32,6 +33,9 @@ fn main() -> ExitCode {
         let name = arguments.next().unwrap_or_default();
         let case = all().into_iter().find(|case| case.name == name);
         return container::build(&case.expect("a case of this name"));
+    }
+    if first.as_deref() == Some(idle::SLEEPERS) {
+        return idle::sleepers();
     }
     if !rustix::process::geteuid().is_root() {
         println!("broker: skipped, needs root");
@@ -57,13 +61,16 @@ fn run(words: &[&String]) -> ExitCode {
     let host = container::Host::new();
     let newest = Features::probe().expect("probing");
     let oldest = Features { pidns_option: false, detached_trees: false, single_mounts: false };
+    if measures() && (words.is_empty() || words.iter().any(|word| "idle".contains(*word))) {
+        idle::measure(&host, newest);
+    }
     let mut failed = 0;
     for (features, label) in [(newest, ""), (oldest, " (as on older kernels)")] {
         let broker = host.broker(features);
         for case in all() {
             let name = format!("{}{label}", case.name);
             let chosen = words.is_empty() || words.iter().any(|word| name.contains(*word));
-            let measured = case.only_on_request && std::env::var_os("BROKER_LATENCY").is_none();
+            let measured = case.only_on_request && !measures();
             if !chosen || measured || (features != newest && !case.depends_on_features) {
                 continue;
             }
@@ -76,4 +83,9 @@ fn run(words: &[&String]) -> ExitCode {
     }
     println!("broker: {failed} failed");
     ExitCode::from(u8::from(failed > 0))
+}
+
+/// Whether measurements are wanted, too.
+fn measures() -> bool {
+    std::env::var_os("BROKER_LATENCY").is_some()
 }
