@@ -111,6 +111,8 @@ pub fn serve(worker: &mut Worker, origin: &Origin, taking: &Taking) {
         Ok(served) => served,
         Err(Stop::Continue) => Answer::Continue.into(),
         Err(Stop::Refuse(errno)) => errno.into(),
+        // Of a caller that was killed in the middle nothing can be found any more.
+        Err(Stop::Broken(..)) if !origin.listener.is_valid(notification.id) => Errno::IO.into(),
         Err(Stop::Broken(what, error)) => {
             metrics::BROKEN.increment();
             if origin.may_complain() {
