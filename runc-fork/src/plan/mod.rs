@@ -19,7 +19,7 @@ use sysbox_kernel::mount::Propagation;
 use crate::spec::Options;
 
 pub use ids::Ids;
-pub use mounts::{Mapping, MountPlan, Source};
+pub use mounts::{LABEL, Mapping, MountPlan, Source};
 pub use namespaces::{Joined, Namespaces, TimeOffsets};
 pub use options::MountOptions;
 pub use process::{Capabilities, ProcessPlan};
@@ -65,6 +65,8 @@ pub struct Plan {
     pub ids: Ids,
     /// Namespaces to make and to join.
     pub namespaces: Namespaces,
+    /// `linux.mountLabel`, an SELinux context; `None` where it is empty.
+    pub mount_label: Option<String>,
     /// Mounts in order; volumes of the manager last.
     pub mounts: Vec<MountPlan>,
     /// `linux.rootfsPropagation` and whether for the whole tree; set by init.
@@ -101,6 +103,7 @@ impl Plan {
         let root = spec.root().as_ref().context("root is missing in config.json")?;
         let linux = spec.linux().as_ref().context("linux is missing in config.json")?;
         let process = spec.process().as_ref().context("process is missing in config.json")?;
+        let mount_label = linux.mount_label().clone().filter(|label| !label.is_empty());
         let mut mounts = Vec::new();
         for mount in spec.mounts().iter().flatten() {
             let mut mount = MountPlan::new(mount, bundle)?;
@@ -111,6 +114,9 @@ impl Plan {
             } else {
                 Mapping::WherePossible
             };
+            if let Some(label) = &mount_label {
+                mount.take_label(label);
+            }
             mounts.push(mount);
         }
         for volume in &registered.volumes {
@@ -125,6 +131,7 @@ impl Plan {
             root_read_only: root.readonly().unwrap_or(false),
             ids: Ids::new(&registered.uid_mappings, &registered.gid_mappings),
             namespaces: Namespaces::new(linux)?,
+            mount_label,
             mounts,
             root_propagation: linux.rootfs_propagation().as_deref().and_then(root_propagation),
             masked_paths: paths(linux.masked_paths()),

@@ -15,6 +15,9 @@ use sysbox_kernel::ns::IdMap;
 use super::Ids;
 use super::options::MountOptions;
 
+/// The option of every file system that gives its files an SELinux context.
+pub const LABEL: &str = "context";
+
 /// What is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
@@ -144,6 +147,14 @@ impl MountPlan {
         }
     }
 
+    /// Gives the files of a new file system this SELinux context, as runc does. What is bound has its
+    /// own; proc, sysfs, mqueue and cgroup have those of the policy.
+    pub fn take_label(&mut self, label: &str) {
+        if matches!(self.source, Source::Tmpfs | Source::Devpts | Source::Other(_)) {
+            self.options.data.push(format!("{LABEL}={label}"));
+        }
+    }
+
     /// The options of the file system itself, for `fsconfig(2)`.
     pub fn data(&self) -> impl Iterator<Item = (&str, &str)> {
         self.options.data.iter().map(|word| word.split_once('=').unwrap_or((word, "")))
@@ -192,6 +203,26 @@ mod tests {
         ] {
             assert_eq!(shown(unnamed), "proc", "{unnamed}");
         }
+    }
+
+    #[test]
+    fn new_file_systems_get_the_label() {
+        let label = "system_u:object_r:container_file_t:s0:c1,c2";
+        let data = |json: &str| {
+            let mut mount = plan(json).unwrap();
+            mount.take_label(label);
+            mount.data().map(|(key, value)| (key.to_owned(), value.to_owned())).collect::<Vec<_>>()
+        };
+        let with = [("context".to_owned(), label.to_owned())];
+        for labelled in ["tmpfs", "devpts", "ramfs"] {
+            let json = format!(r#"{{"destination":"/a","type":"{labelled}"}}"#);
+            assert_eq!(data(&json), with, "{labelled}");
+        }
+        for own in ["proc", "sysfs", "mqueue", "cgroup"] {
+            let json = format!(r#"{{"destination":"/a","type":"{own}"}}"#);
+            assert_eq!(data(&json), [], "{own}");
+        }
+        assert_eq!(data(r#"{"destination":"/a","source":"/s","options":["bind"]}"#), []);
     }
 
     #[test]

@@ -105,7 +105,7 @@ pub fn create(request: &Request) -> Result<Created> {
     stage::check_places(&plan.mounts, rootfs.as_fd())?;
     stage::take_over_modes(&mut plan.mounts, rootfs.as_fd())?;
     drop(rootfs);
-    labels::check(&plan.process, converted.linux().as_ref().and_then(mount_label))?;
+    labels::check(&plan.process, plan.mount_label.as_deref())?;
     timer.mark("register");
     crash::point("create.registered");
 
@@ -316,10 +316,6 @@ pub fn plan_cgroup(spec: &oci::Spec, driver: Driver, id: &str) -> Result<Cgroup>
     let path = spec.linux().as_ref().and_then(|l| l.cgroups_path().as_ref());
     let path = path.map(|p| p.display().to_string());
     Ok(Cgroup::plan_with(driver, &layout, path.as_deref(), id)?)
-}
-
-fn mount_label(linux: &oci::Linux) -> Option<&str> {
-    linux.mount_label().as_deref()
 }
 
 fn open_rootfs(path: &Path) -> Result<OwnedFd> {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use rustix::fs::{CWD, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, fstatfs, openat2};
 
 use crate::plan::ProcessPlan;
@@ -19,19 +19,13 @@ pub fn selinux_is_enabled() -> bool {
     Path::new("/sys/fs/selinux/enforce").exists()
 }
 
-/// Refuses what this host cannot do, in runc's words. Nothing mounted for a container with its own
-/// ids is labelled, so `mountLabel` is refused everywhere but where it is empty.
+/// Refuses what this host cannot do, in runc's words.
 pub fn check(plan: &ProcessPlan, mount_label: Option<&str>) -> Result<()> {
-    if mount_label.is_some_and(|label| !label.is_empty()) {
-        bail!(
-            "linux.mountLabel: selinux label is specified in config, but {}",
-            if selinux_is_enabled() {
-                "system containers do not label their mounts (set security-opt label=disable)"
-            } else {
-                "selinux is disabled or not supported"
-            }
-        );
-    }
+    // With runc the first mount of a tmpfs fails there.
+    ensure!(
+        mount_label.is_none() || selinux_is_enabled(),
+        "linux.mountLabel: selinux label is specified in config, but selinux is disabled or not supported"
+    );
     if let Some(profile) = &plan.apparmor_profile {
         ensure!(
             apparmor_is_enabled() || profile == "unconfined",

@@ -71,6 +71,10 @@ fn own_shared_memory(plan: &Plan, mount: &MountPlan, source: &OwnedFd) -> Result
     let size = format!("size={}", stat.f_blocks.saturating_mul(stat.f_frsize));
     let mut tmpfs = mount.clone();
     tmpfs.options.data = vec!["mode=1777".to_owned(), size];
+    tmpfs.source = Source::Tmpfs;
+    if let Some(label) = &plan.mount_label {
+        tmpfs.take_label(label);
+    }
     super::pseudo::tmpfs(&plan.ids, &tmpfs)
 }
 

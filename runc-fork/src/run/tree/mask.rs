@@ -9,9 +9,11 @@ use rustix::mount::MountAttrFlags;
 use sysbox_kernel::mount::{Attributes, attach, clone_tree, new_mount, set_attributes};
 
 use super::destination::find;
+use crate::plan::LABEL;
 
-/// Covers each path: a directory by an empty read-only tmpfs, anything else by /dev/null.
-pub fn masked_paths(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<()> {
+/// Covers each path: a directory by an empty read-only tmpfs, with the SELinux context `label`, anything
+/// else by /dev/null.
+pub fn masked_paths(root: BorrowedFd<'_>, paths: &[PathBuf], label: Option<&str>) -> Result<()> {
     // One for all directories: each further mount is a clone of the first, and made when that is in
     // its place, for kernels before 6.15 clone nothing that is not.
     let mut empty: Option<OwnedFd> = None;
@@ -20,7 +22,7 @@ pub fn masked_paths(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<()> {
         let directory = FileType::from_raw_mode(fstat(&target)?.st_mode) == FileType::Directory;
         let cover = match &empty {
             _ if !directory => null_device(),
-            None => empty_directory(),
+            None => empty_directory(label),
             Some(first) => clone_tree(first, Path::new(""), false),
         };
         let cover = cover.with_context(|| format!("make a cover for {}", path.display()))?;
@@ -32,8 +34,9 @@ pub fn masked_paths(root: BorrowedFd<'_>, paths: &[PathBuf]) -> Result<()> {
     Ok(())
 }
 
-fn empty_directory() -> std::io::Result<OwnedFd> {
-    let options = [("mode", "0555"), ("size", "0"), ("nr_inodes", "1")];
+fn empty_directory(label: Option<&str>) -> std::io::Result<OwnedFd> {
+    let mut options = vec![("mode", "0555"), ("size", "0"), ("nr_inodes", "1")];
+    options.extend(label.map(|label| (LABEL, label)));
     let attributes = MountAttrFlags::MOUNT_ATTR_RDONLY
         | MountAttrFlags::MOUNT_ATTR_NOSUID
         | MountAttrFlags::MOUNT_ATTR_NODEV

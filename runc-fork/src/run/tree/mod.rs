@@ -111,7 +111,7 @@ fn build_as_container_root(plan: &Plan, context: &Parts<'_>) -> Result<Tree> {
     close_dev(plan, tree.root.as_fd())?;
     make_working_directory(tree.root.as_fd(), &plan.process.cwd)?;
     mask::read_only_paths(tree.root.as_fd(), &plan.read_only_paths)?;
-    mask::masked_paths(tree.root.as_fd(), &plan.masked_paths)?;
+    mask::masked_paths(tree.root.as_fd(), &plan.masked_paths, plan.mount_label.as_deref())?;
     if plan.root_read_only {
         let set = u64::from(linux_raw_sys::general::MOUNT_ATTR_RDONLY);
         let attributes = Attributes { set, ..Attributes::default() };

@@ -24,6 +24,7 @@ use sysbox_kernel::mount::{attach, clone_tree, idmap};
 use sysbox_kernel::process::fd_path;
 
 use super::mountinfo::{self, Mount};
+use crate::plan::LABEL;
 
 /// Name of the work directory of our overlay, beside the engine's own. Two mounts may share an
 /// upper directory (without `index=on`), never a work directory: the kernel empties it on mount.
@@ -43,6 +44,8 @@ pub struct Overlay {
     pub work: Option<PathBuf>,
     /// Those of [`KEPT`] that were given, `key` or `key=value`.
     pub options: Vec<String>,
+    /// The SELinux context of all its files.
+    pub label: Option<String>,
 }
 
 impl Overlay {
@@ -120,6 +123,10 @@ impl Overlay {
             }
             .with_context(|| format!("take over the overlay option {option}"))?;
         }
+        if let Some(label) = &self.label {
+            fsconfig_set_string(context, LABEL, label.as_str())
+                .with_context(|| format!("label the root file system {label}"))?;
+        }
         fsconfig_create(context)?;
         let flags = FsMountFlags::FSMOUNT_CLOEXEC;
         Ok(fsmount(context, flags, MountAttrFlags::empty())?)
@@ -136,6 +143,10 @@ impl Overlay {
         }
         for option in &self.options {
             options += &format!(",{option}");
+        }
+        if let Some(label) = &self.label {
+            // There may be a comma in it.
+            options += &format!(",{LABEL}=\"{label}\"");
         }
         let options = CString::new(options)?;
         let place = super::scratch_directory("overlay")?;

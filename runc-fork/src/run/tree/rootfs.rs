@@ -36,7 +36,8 @@ pub fn mount(plan: &Plan, userns: BorrowedFd<'_>) -> Result<Rootfs> {
     let ids_differ = !plan.ids.are_the_same();
     if mount.fs_type == "overlay" && is_mount_point && ids_differ {
         let base = path.parent().and_then(Path::parent).unwrap_or(path);
-        let overlay = Overlay::parse(&mount, base)?;
+        let mut overlay = Overlay::parse(&mount, base)?;
+        overlay.label.clone_from(&plan.mount_label);
         let work_directory = overlay.own_work_directory();
         let mount = overlay.mount(userns).inspect_err(|_| {
             if let Some(work) = &work_directory {
