@@ -3,7 +3,7 @@
 # come from Debian's unstable source package of runc: the only archive that has it as a whole.
 # shellcheck disable=SC2034 # read by conformance.sh
 
-SUITE_PACKAGES=(bats gawk jq mmdebstrap busybox-static crun gcc libc6-dev util-linux attr)
+SUITE_PACKAGES=(bats gawk jq mmdebstrap busybox-static crun gcc libc6-dev util-linux)
 # This revision is asked for; when the mirror has no more of it, the one that it has is taken instead.
 RUNC_REVISION=1.3.6+ds1-1
 suite_command=("$TOP/scripts/lib/conformance-runc-cases")

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use rustix::fs::{CWD, Gid, Mode, OFlags, Uid, fchown, fstatfs, openat};
 use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, unlockpt};
-use rustix::termios::{Winsize, tcsetwinsize};
+use rustix::termios::{OptionalActions, OutputModes, Winsize, tcgetattr, tcsetattr, tcsetwinsize};
 
 use crate::plan::ProcessPlan;
 
@@ -49,7 +49,16 @@ impl Terminal {
                 send_fd(socket, "/dev/ptmx", master.as_fd()).context("send the terminal")?;
                 Ok(None)
             }
-            _ => Ok(Some(master)),
+            _ => {
+                // What is written stays as it is until it comes to a terminal of ours, so that a file
+                // has no carriage returns. Here, while the process waits, for its first line, too.
+                if let Ok(mut settings) = tcgetattr(&master) {
+                    settings.output_modes -= OutputModes::ONLCR;
+                    // Otherwise lines end as on a terminal, and are still read.
+                    let _ = tcsetattr(&master, OptionalActions::Now, &settings);
+                }
+                Ok(Some(master))
+            }
         }
     }
 }

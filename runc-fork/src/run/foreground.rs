@@ -58,8 +58,8 @@ pub fn wait(process: &OwnedFd, master: Option<OwnedFd>) -> Result<i32> {
 }
 
 /// Connects the terminal of the process with our standard input and output. If ours is a terminal,
-/// too, it is raw as long as this exists: the other one edits lines and makes signals of keys. What is
-/// written stays as it is until it comes to our terminal, so that a file has no carriage returns.
+/// too, it is raw as long as this exists: the other one edits lines and makes signals of keys. Lines get
+/// their carriage returns from our terminal (see `Terminal::deliver`).
 struct Proxy {
     master: OwnedFd,
     /// The settings to go back to.
@@ -71,11 +71,6 @@ struct Proxy {
 
 impl Proxy {
     fn new(master: OwnedFd) -> Self {
-        if let Ok(mut inner) = tcgetattr(&master) {
-            inner.output_modes -= OutputModes::ONLCR;
-            // Otherwise lines end as on a terminal, and are still read.
-            let _ = tcsetattr(&master, OptionalActions::Now, &inner);
-        }
         let stdin = rustix::stdio::stdin();
         let restore = tcgetattr(stdin).ok();
         if let Some(before) = &restore {

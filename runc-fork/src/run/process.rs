@@ -78,12 +78,13 @@ pub fn prepare(
     set_ids(plan.uid, plan.gid)
         .context("process.user: are the ids within the container's range?")?;
     rustix::process::umask(Mode::from_raw_mode(plan.umask));
+    apply_capabilities(plan)?;
+    set_keep_capabilities(false)?;
+    // With the rights that the program will have: CAP_DAC_OVERRIDE may be what lets it be started.
     if !is_there {
         change_directory(&plan.cwd)?;
     }
     let path = find_executable(plan)?;
-    apply_capabilities(plan)?;
-    set_keep_capabilities(false)?;
     labels::apply(plan)?;
     if plan.no_new_privileges {
         filter(plan, program, channel)?;

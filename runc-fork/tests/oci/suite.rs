@@ -18,6 +18,7 @@ pub const CASES: &[Case] = &[
     ("suite::start_container_hooks_have_the_environment", hook_environment),
     ("suite::lines_of_a_terminal_end_as_they_were_written", line_ends),
     ("suite::a_created_container_ends_at_sigterm", sigterm),
+    ("suite::capabilities_count_for_the_programs_own_file", executable),
 ];
 
 fn dangling(world: &World) {
@@ -118,4 +119,21 @@ fn sigterm(world: &World) {
     bundle.make("create", &[]).ok();
     bundle.call(&["kill"], &[]).ok();
     wait_until("its end", || bundle.state()["status"] == "stopped");
+}
+
+fn executable(world: &World) {
+    let mut bundle = Bundle::new(world, "override", "");
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o744);
+    bundle.file("/opt/busybox", "");
+    let program = bundle.dir.join("rootfs/opt/busybox");
+    fs::copy("/bin/busybox", &program).unwrap();
+    fs::set_permissions(program, mode).unwrap();
+    bundle.spec["annotations"] = json!({ "io.sysbox.system-container": "false" });
+    bundle.spec["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+    bundle.spec["process"]["args"] = json!(["/opt/busybox", "echo", "started"]);
+    bundle.run().fails(1, "permission denied");
+    for set in ["bounding", "effective", "inheritable", "ambient", "permitted"] {
+        bundle.spec["process"]["capabilities"][set] = json!(["CAP_DAC_OVERRIDE"]);
+    }
+    assert_eq!(bundle.run().ok(), "started");
 }
