@@ -39,7 +39,10 @@ conformance_main() {
 
 # Runs the suite in one view with each runtime, one after the other.
 run_suite() {
-    local view=$1 runtime path results world=$CONFORMANCE_DIR/world-$1
+    local view=$1 runtime path results world=$CONFORMANCE_DIR/world-$1 own=()
+    for runtime in "${wanted[@]}"; do
+        case $runtime in *=*) own+=("$runtime") ;; esac
+    done
     world_down "$world" 2>/dev/null || true
     # shellcheck disable=SC2064
     trap "world_down '$world'" EXIT
@@ -48,7 +51,7 @@ run_suite() {
     world_hold "$world"
     # No engine: the suites call the runtime themselves.
     world_start "$world" sysbox-fs sysbox-mgr
-    for runtime in "${CONFORMANCE_RUNTIMES[@]}" "${wanted[@]}"; do
+    for runtime in "${CONFORMANCE_RUNTIMES[@]}" "${own[@]}"; do
         path=$(runtime_path "$runtime")
         [ -n "$path" ] || continue
         results=$CONFORMANCE_DIR/$suite/$view/${runtime%%=*}
@@ -61,8 +64,7 @@ run_suite() {
     world_down "$world"
 }
 
-# runtime_path NAME[=PATH]: prints the path if this runtime is to be run. A runtime with a path of the
-# user's is run when its turn among the wanted ones comes.
+# runtime_path NAME[=PATH]: prints the path if this runtime is to be run.
 runtime_path() {
     local entry
     case $1 in *=*) realpath "${1#*=}"; return ;; esac
