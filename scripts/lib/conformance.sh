@@ -3,6 +3,7 @@
 #
 # A suite is a file conformance-SUITE.sh that defines
 #   SUITE_PACKAGES            array: Debian packages that it needs on the host
+#   SUITE_REFERENCES          those of the runtimes by which ours is judged, if not by runc alone
 #   suite_prepare             fetches and builds what is needed; may use $IMAGE_CACHE; sets SUITE_DIR
 #   suite_runtime NAME        prints the path of one of the runtimes below, or nothing if the suite has
 #                             no use for it
@@ -84,6 +85,6 @@ conformance_report() {
     [ "${#files[@]}" -gt 0 ] || return 0
     say
     say "==== $suite, view $view: cases that pass (and fail)"
-    awk -v view="$view" -v filter="$filter" -f "$TOP/scripts/lib/conformance.awk" \
+    awk -v view="$view" -v references="${SUITE_REFERENCES:-runc}" -v filter="$filter" -f "$TOP/scripts/lib/conformance.awk" \
         "$TOP/tests/conformance/$suite.txt" "${files[@]}"
 }
