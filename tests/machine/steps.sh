@@ -209,6 +209,7 @@ step_kill_sysbox_fs() {
 
 # Mounts proc without a pause, which only the manager can do, while that is killed.
 step_kill_sysbox_mgr() {
+    # shellcheck disable=SC2016
     inside sh -c 'mkdir -p /m; rm -f /run/stop /run/bad /run/done /run/rounds; n=0
         while [ ! -e /run/stop ]; do
             mount -t proc proc /m 2>>/run/bad || echo "mount: $?" >>/run/bad
