@@ -303,7 +303,7 @@ fn a_quota_of_the_layer_holds_for_the_inner_store_too() {
     Cmd::new("xfs_quota", commands).ok();
     let merged = place.overlay(&image, &container, "");
     let script = "head -c 8m /dev/zero >/eight && head -c 8m /dev/zero >/var/lib/docker/eight && \
-                  echo fits; head -c 8m /dev/zero >/var/lib/docker/more; echo $?";
+                  echo fits; dd if=/dev/zero of=/var/lib/docker/more bs=1M count=8";
     let printed = run(&merged, script).to_string();
     assert!(printed.contains("fits") && printed.contains("No space left"), "{printed}");
 }
