@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 /// What runc refuses at this point, in its words.
 pub(super) fn spec(json: &mut Value, warnings: &mut Vec<String>) -> Result<(), String> {
     device_rules(json);
+    page_sizes(json);
     destinations(json, warnings);
     namespace_paths(json);
     memory_policy(json)
@@ -110,6 +111,18 @@ fn scheduler(process: &mut Value) {
     }
 }
 
+/// `pagesize`, as some write it: Go reads names of fields in any case.
+fn page_sizes(json: &mut Value) {
+    let limits = json.pointer_mut("/linux/resources/hugepageLimits").and_then(Value::as_array_mut);
+    for limit in limits.into_iter().flatten().filter_map(Value::as_object_mut) {
+        if !limit.contains_key("pageSize")
+            && let Some(size) = limit.remove("pagesize")
+        {
+            limit.insert("pageSize".to_owned(), size);
+        }
+    }
+}
+
 /// A device rule for all types may have the type "" (Go's way to write "none").
 fn device_rules(json: &mut Value) {
     let rules = json.pointer_mut("/linux/resources/devices").and_then(Value::as_array_mut);
@@ -129,14 +142,16 @@ mod tests {
         let mut json = json!({"linux": {
             "namespaces": [{"type": "mount", "path": ""}, {"type": "user", "path": "/p"}],
             "memoryPolicy": {},
-            "resources": {"devices": [{"allow": false, "type": "", "access": "rwm"}]},
+            "resources": {"devices": [{"allow": false, "type": "", "access": "rwm"}],
+                "hugepageLimits": [{"pagesize": "2MB", "limit": 0}]},
         }});
         spec(&mut json, &mut Vec::new()).unwrap();
         assert_eq!(
             json["linux"],
             json!({
                 "namespaces": [{"type": "mount"}, {"type": "user", "path": "/p"}],
-                "resources": {"devices": [{"allow": false, "access": "rwm"}]},
+                "resources": {"devices": [{"allow": false, "access": "rwm"}],
+                    "hugepageLimits": [{"pageSize": "2MB", "limit": 0}]},
             })
         );
         let mut process_json = json!({"args": ["a"], "cwd": "/"});
