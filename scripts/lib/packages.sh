@@ -1,11 +1,13 @@
 # shellcheck shell=bash
 # Installs the Debian packages that building, running and testing need. Rust is the user's to install.
 
-# What each is for: the engine and its network; images made without a registry; the build; file systems
-# and a second engine for tests; tools that tests run inside.
-PACKAGES=(docker.io iptables iproute2 mmdebstrap busybox-static libseccomp-dev gcc libc6-dev pkg-config jq procps
-    xfsprogs btrfs-progs fuse-overlayfs podman
-    sysstat htop numactl nodejs default-jre-headless)
+# What building and running take: the engine and its network; images made without a registry; the build.
+# The quick start installs these, and no more.
+PACKAGES=(docker.io iptables iproute2 mmdebstrap busybox-static libseccomp-dev gcc libc6-dev pkg-config jq procps)
+
+# What the tests take besides: file systems and a second engine; tools that they run inside.
+# shellcheck disable=SC2034
+TEST_PACKAGES=(xfsprogs btrfs-progs fuse-overlayfs podman sysstat htop numactl nodejs default-jre-headless)
 
 # What testing the package takes besides: machines to install it in, and Debian's checks of packages.
 MACHINE_TOOLS=(qemu-system-x86 e2fsprogs lintian)
