@@ -221,6 +221,18 @@ pub fn reset_signals() {
     }
 }
 
+/// Lets the signals that end programs end this process even if it is the first of a pid namespace, where
+/// the kernel drops those that have no handler. execve(2) sets them back.
+pub fn end_at_signals() {
+    extern "C" fn end(signal: libc::c_int) {
+        exit_now(128 + signal)
+    }
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM] {
+        // SAFETY: the handler only calls _exit(2), which is async-signal-safe.
+        unsafe { libc::signal(signal, end as extern "C" fn(libc::c_int) as libc::sighandler_t) };
+    }
+}
+
 /// `execve(2)`; returns only on failure.
 pub fn execve(path: &CString, args: &[CString], env: &[CString]) -> io::Error {
     let pointers = |strings: &[CString]| -> Vec<*const c_char> {

@@ -7,10 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
-use nix::sys::signal::{SigSet, Signal};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
 use oci_spec::runtime as oci;
-use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, PROC_SUPER_MAGIC, ResolveFlags, Uid, chownat,
     fstatfs, openat, openat2, statat,
@@ -20,7 +17,7 @@ use rustix::process::{chdir, fchdir, pivot_root, setsid};
 use sysbox_kernel::mount::{Attributes, attach, clone_tree, new_mount, set_attributes};
 use sysbox_kernel::ns::{UnshareFlags, unshare};
 use sysbox_kernel::process::{
-    close_all_but, exit_now, keep_over_exec, new_session_keyring, reset_signals,
+    close_all_but, end_at_signals, exit_now, keep_over_exec, new_session_keyring, reset_signals,
 };
 use sysbox_seccomp::Program;
 
@@ -94,6 +91,8 @@ impl Init<'_> {
         }
         self.names()?;
         self.sysctls()?;
+        // `kill` of a container that is not started yet; before the filter, which may be a strict one.
+        end_at_signals();
         let prepared = prepare(&self.plan.process, self.program, channel)?;
         for fd in 3..3 + self.preserved_fds {
             keep_over_exec(i32::try_from(fd)?).context("keep a preserved descriptor")?;
@@ -230,32 +229,7 @@ fn mount_cgroup(mount: &MountPlan) -> Result<()> {
     attach(&made, target).context("attach it")
 }
 
-/// Waits for the byte of `start`. Signals that end a program end the container, too: the kernel drops
-/// them for the first process of a pid namespace unless it blocks or handles them.
 fn wait_for_start(start: BorrowedFd<'_>) -> Result<()> {
-    let mut signals = SigSet::empty();
-    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT, Signal::SIGTERM] {
-        signals.add(signal);
-    }
-    signals.thread_block().context("block signals")?;
-    let received =
-        SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC).context("make a signalfd")?;
-    loop {
-        let mut ready = [
-            PollFd::new(&start, PollFlags::IN),
-            PollFd::from_borrowed_fd(received.as_fd(), PollFlags::IN),
-        ];
-        rustix::io::retry_on_intr(|| poll(&mut ready, None)).context("wait for start")?;
-        if !ready[1].revents().is_empty()
-            && let Ok(Some(info)) = received.read_signal()
-        {
-            exit_now(128 + i32::try_from(info.ssi_signo)?);
-        }
-        if !ready[0].revents().is_empty() {
-            break;
-        }
-    }
-    signals.thread_unblock().context("unblock signals")?;
     let mut byte = [0];
     rustix::io::retry_on_intr(|| rustix::io::read(start, &mut byte))
         .map(drop)
