@@ -82,11 +82,17 @@ pub fn create(request: &Request) -> Result<Created> {
     timer.mark("spec");
     crash::point("create.started");
 
-    directory.create()?;
-    let mut undo =
-        Undo { directory: &directory, cgroup: None, init: None, work: None, armed: true };
-    let _lock = directory.lock()?;
     let manager = MgrClient::connect()?;
+    directory.create()?;
+    let mut undo = Undo {
+        directory: &directory,
+        manager: None,
+        cgroup: None,
+        init: None,
+        work: None,
+        armed: true,
+    };
+    let _lock = directory.lock()?;
     let rootfs = open_rootfs(&prepared.bundle.rootfs)?;
     let joined = userns::to_join(spec)?;
     let registration = manager.register(
@@ -94,6 +100,7 @@ pub fn create(request: &Request) -> Result<Created> {
         rootfs.as_fd(),
         joined.as_ref().map(AsFd::as_fd),
     )?;
+    undo.manager = Some(&manager);
     let mut converted = prepared.convert(&registration.reply)?;
     notify::add(&mut converted, &directory)?;
     let mut plan =
@@ -397,6 +404,8 @@ impl HostView {
 /// What was made so far; undone when dropped while armed.
 struct Undo<'a> {
     directory: &'a Directory,
+    /// Once it has registered the container.
+    manager: Option<&'a MgrClient>,
     cgroup: Option<Cgroup>,
     init: Option<OwnedFd>,
     work: Option<PathBuf>,
@@ -417,6 +426,13 @@ impl Drop for Undo<'_> {
         }
         if let Some(work) = &self.work {
             remove_work_directory(work);
+        }
+        // As long as the directory is there, nobody else makes a container of this id: the manager,
+        // which clears up after a runtime that ends, would take that one's for what this has left.
+        if let Some(manager) = self.manager
+            && let Err(e) = manager.unregister(&self.directory.manager_id())
+        {
+            log::warn(&format!("take the registration back: {e:#}"));
         }
         if let Err(e) = self.directory.remove() {
             log::warn(&format!("{e:#}"));
