@@ -23,7 +23,7 @@ use super::hooks::{self, By};
 use super::init::{Init, open_start_fifo, own_standard_streams};
 use super::listener::{self, Taker};
 use super::namespaces::launch;
-use super::{copy_up, labels, leaf, limits, netdev, notify, stage, tree, userns};
+use super::{copy_up, labels, limits, netdev, notify, stage, tree, userns};
 use crate::log;
 use crate::plan::Plan;
 use crate::prepare::{self, Prepared};
@@ -143,7 +143,6 @@ pub fn create(request: &Request) -> Result<Created> {
             start: start.as_fd(),
             preserved_fds,
             new_keyring: request.new_keyring,
-            has_leaf: cgroup.unified().is_some(),
             hooks: converted.hooks().as_ref(),
             state: hook_state(&request.id, &bundle, spec),
         };
@@ -156,7 +155,6 @@ pub fn create(request: &Request) -> Result<Created> {
     drop(placeholder);
     // Not before: the process that enters has lost host root's rights over what is not its own.
     limits::delegate_cgroup(&cgroup, &plan)?;
-    let leaf = leaf::make(&cgroup, &plan.ids)?;
     limits::apply_to_process(pid, &plan.process)?;
     own_standard_streams(plan.ids.host_uid(plan.process.uid), plan.ids.host_gid(plan.process.gid));
     timer.mark("launch");
@@ -200,7 +198,6 @@ pub fn create(request: &Request) -> Result<Created> {
         annotations: spec.annotations().iter().flatten().map(clone_pair).collect(),
         init_system: prepared.init_system().map(|init| init.name().to_owned()),
         cgroup,
-        enters_leaf: true,
         ids: plan.ids.clone(),
         work_directory: built.work_directory.clone(),
         own_pid_namespace: plan.namespaces.own_pid,
@@ -213,9 +210,6 @@ pub fn create(request: &Request) -> Result<Created> {
     channel.send("go", &pid.to_string())?;
     channel.send_fd("tree", built.root.as_fd())?;
     drop(built);
-    if let Some(leaf) = leaf {
-        channel.send_fd("leaf", leaf.as_fd())?;
-    }
     let creating = hook_state(&request.id, &bundle, spec);
     let taker = listener::agent(profile, creating)
         .unwrap_or_else(|| Taker::Broker { manager: &manager, id: directory.manager_id() });

@@ -24,7 +24,6 @@ use sysbox_seccomp::Program;
 use super::channel::Channel;
 use super::console::Console;
 use super::hooks::{self, By};
-use super::leaf;
 use super::process::{become_root_inside, prepare};
 use super::tree;
 use crate::plan::{MountPlan, Plan, Source};
@@ -39,8 +38,6 @@ pub struct Init<'a> {
     pub start: BorrowedFd<'a>,
     /// Descriptors 3 to 3 + n - 1 stay open over exec (`--preserve-fds`).
     pub preserved_fds: u32,
-    /// It is given the way into a cgroup leaf, see [`leaf`].
-    pub has_leaf: bool,
     /// A session keyring of its own is made.
     pub new_keyring: bool,
     /// `hooks` of the spec; those are run here that belong into the container's namespaces.
@@ -65,7 +62,6 @@ impl Init<'_> {
         self.state.set_pid(pid.parse().ok());
         reset_signals();
         let root = channel.receive_fd("tree")?;
-        let leaf = self.has_leaf.then(|| channel.receive_fd("leaf")).transpose()?;
         // By descriptor, since the directories above the tree need not let this process through.
         // Copying the namespace moves it along.
         fchdir(&root).context("enter the tree")?;
@@ -100,9 +96,7 @@ impl Init<'_> {
         channel.send("ready", "")?;
         // From here on the runtime may be gone; `start` is the next to speak.
         wait_for_start(self.start)?;
-        let entered = leaf.map_or(Ok(()), leaf::enter);
-        let started = entered.and_then(|()| self.start_container(prepared.env()));
-        let error = match started {
+        let error = match self.start_container(prepared.env()) {
             Ok(()) => prepared.exec(),
             Err(e) => e,
         };

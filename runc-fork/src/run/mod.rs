@@ -10,7 +10,6 @@ pub mod foreground;
 pub mod hooks;
 pub mod init;
 pub mod labels;
-mod leaf;
 pub mod limits;
 mod listener;
 pub mod namespaces;

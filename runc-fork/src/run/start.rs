@@ -6,11 +6,15 @@ use std::os::unix::fs::OpenOptionsExt;
 
 use anyhow::{Context, Result, bail};
 use sysbox_ipc::crash;
+use sysbox_kernel::process::set_fs_ids;
 
 use super::hooks;
-use super::leaf;
 use super::notify::Proxy;
 use crate::state::{Directory, State, Status};
+
+/// The cgroup that the container's first process lives in: a leaf, so that controllers can be
+/// enabled beside it (cgroup v2, "no internal processes"). systemd uses the same name.
+pub const INIT_LEAF: &str = "init.scope";
 
 /// A container whose program runs.
 pub struct Started {
@@ -38,9 +42,7 @@ pub fn start(directory: &Directory) -> Result<Started> {
         Status::Running | Status::Paused => bail!("cannot start an already running container"),
     }
     let notify = Proxy::open(directory)?;
-    if !state.enters_leaf {
-        leaf::put(&state).context("move init into its own cgroup leaf")?;
-    }
+    move_to_leaf(&state).context("move init into its own cgroup leaf")?;
     let fifo = directory.start_fifo();
     let mut file = fs::File::options()
         .write(true)
@@ -59,4 +61,25 @@ pub fn start(directory: &Directory) -> Result<Started> {
         let _ = state.cgroup.kill_all(9);
     })?;
     Ok(Started { state, notify })
+}
+
+/// Not earlier than `start`: until then engines look at init to learn which cgroup is the
+/// container's (for statistics and OOM events), and that is the parent, with the limits.
+fn move_to_leaf(state: &State) -> Result<()> {
+    let Some(dir) = state.cgroup.unified() else { return Ok(()) };
+    let leaf = dir.join(INIT_LEAF);
+    let uid = state.ids.host_uid(0).unwrap_or_default();
+    let gid = state.ids.host_gid(0).unwrap_or_default();
+    // Made with the file-system ids of container root, the leaf and its files are its own.
+    let old = set_fs_ids(uid, gid)?;
+    let made = fs::create_dir(&leaf);
+    set_fs_ids(old.0, old.1)?;
+    match made {
+        Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => {
+            return Err(e).with_context(|| format!("make {}", leaf.display()));
+        }
+        _ => {}
+    }
+    fs::write(leaf.join("cgroup.procs"), state.init.pid.to_string())
+        .with_context(|| format!("put init into {}", leaf.display()))
 }

@@ -49,9 +49,6 @@ pub struct State {
     pub init_system: Option<String>,
     /// Its cgroup.
     pub cgroup: Cgroup,
-    /// Whether init itself goes into its cgroup leaf, when `start` tells it to go on.
-    #[serde(default)]
-    pub enters_leaf: bool,
     /// Its ID mappings.
     pub ids: Ids,
     /// Overlay work directory to remove with the container.
