@@ -1,8 +1,8 @@
 //! Nothing stays behind: not of many containers, not of failed starts, not of a killed engine.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use sysbox_tests::{BUSYBOX, Cmd, Container, Snapshot, World, alone, wait_until};
+use sysbox_tests::{BUSYBOX, Cmd, Container, Snapshot, World, alone, daemons};
 
 /// What the engine and the daemons make on first use and keep is made before the first snapshot.
 fn warm_up() -> Snapshot {
@@ -81,7 +81,7 @@ fn an_engine_killed_during_create_leaves_nothing() {
         before.wait_restored_but_for_the_engine();
         Container::new(BUSYBOX).sh("true").ok();
     }
-    kill_forgotten_shims(&world);
+    daemons::end_shims_of("");
 }
 
 /// An engine that is killed right after a `create` has never heard of that container: its shim keeps
@@ -92,45 +92,13 @@ fn remove_forgotten(world: &World) {
     for entry in std::fs::read_dir(&root).into_iter().flatten().flatten() {
         let id = entry.file_name().into_string().unwrap();
         if !listed.lines().any(|line| line == id) {
-            kill_forgotten_shims_of(world, &id);
+            daemons::end_shims_of(&id);
             let runtime = world.runtime();
             Cmd::new(runtime.to_str().unwrap(), ["--root", root.to_str().unwrap()])
                 .args(["delete", "--force", &id])
                 .ok();
         }
     }
-}
-
-/// The killed engine's shims serve nothing any more, and nobody else ends them.
-fn kill_forgotten_shims(world: &World) {
-    kill_forgotten_shims_of(world, "");
-}
-
-/// Only those of one container, or all where `id` is empty. One that waits for its engine does not
-/// listen when it is asked to end.
-fn kill_forgotten_shims_of(world: &World, id: &str) {
-    let asked = Instant::now();
-    wait_until("the forgotten shims have ended", Duration::from_secs(30), || {
-        let shims = shims_of(world, id);
-        let signal = if asked.elapsed() < Duration::from_secs(3) { "-TERM" } else { "-KILL" };
-        for pid in &shims {
-            Cmd::new("kill", [signal, pid]).run();
-        }
-        if shims.is_empty() { Ok(()) } else { Err(shims.join(" ")) }
-    });
-}
-
-/// Ids of the shims' processes: those in the world whose command line names `id`.
-fn shims_of(world: &World, id: &str) -> Vec<String> {
-    let dir = world.dir.to_str().expect("a path in UTF-8");
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let shims = processes.filter(|entry| {
-        let command = std::fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
-        command.contains("containerd-shim")
-            && command.contains(&format!("{dir}/"))
-            && command.contains(id)
-    });
-    shims.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
 fn restart_engine(world: &World) {

@@ -1,7 +1,7 @@
 //! The daemons of the world: killing them, and starting them again.
 
 use std::fs;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::{Cmd, World, wait_until};
 
@@ -61,4 +61,27 @@ pub fn wait_dead(pid: &str) {
 pub fn is_dead(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.is_empty() || stat.contains(") Z ") || stat.contains(") X ")
+}
+
+/// Ends containerd's shims that an engine has forgotten, for nobody else does: those whose command line
+/// names the container `id`; all of the world where it is empty, so only when no container lives.
+///
+/// One that waits for its engine does not listen when it is asked to end.
+#[track_caller]
+pub fn end_shims_of(id: &str) {
+    let dir = format!("{}/", World::current().dir.display());
+    let asked = Instant::now();
+    wait_until("the forgotten shims have ended", Duration::from_secs(30), || {
+        let processes = fs::read_dir("/proc").expect("listing /proc").flatten();
+        let shims = processes.filter(|entry| {
+            let command = fs::read_to_string(entry.path().join("cmdline")).unwrap_or_default();
+            command.contains("containerd-shim") && command.contains(&dir) && command.contains(id)
+        });
+        let pids: Vec<_> = shims.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        let signal = if asked.elapsed() < Duration::from_secs(3) { "-TERM" } else { "-KILL" };
+        for pid in &pids {
+            Cmd::new("kill", [signal, pid]).run();
+        }
+        if pids.is_empty() { Ok(()) } else { Err(pids.join(" ")) }
+    });
 }
