@@ -74,7 +74,10 @@ fn spread(mut times: Vec<u64>) -> String {
 fn collect(systems: &[Running], file: &str) -> Vec<u64> {
     let read = |system: &Running| system.sh(&format!("cat /tmp/{file}")).ok();
     let texts: Vec<String> = systems.iter().map(read).collect();
-    texts.iter().flat_map(|text| text.lines()).map(|line| line.parse().expect("a time")).collect()
+    let lines = texts.iter().flat_map(|text| text.lines());
+    lines
+        .map(|line| line.parse().unwrap_or_else(|_| panic!("no time in {file}: {line:?}")))
+        .collect()
 }
 
 fn stop(system: &Running, parts: &[&str]) {
