@@ -2,8 +2,8 @@
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{FileType, fstat};
 use sysbox_ipc::{crash, proto};
@@ -77,15 +77,12 @@ impl Manager {
     /// A runtime that has just failed with this id is gone, but its connection's end may not have been
     /// seen yet: whoever tries again at once need not know.
     fn wait_for_roll_back(&self, id: &str) {
-        let deadline = Instant::now() + ROLL_BACK_PATIENCE;
-        let under_way = || {
-            let state = self.lock();
+        let under_way = |state: &mut State| {
             let record = state.registry.get(id).filter(|record| record.state == Life::Creating);
             record.and_then(|record| record.creator).is_some_and(|runtime| runtime.open().is_none())
         };
-        while under_way() && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let waited = self.released.wait_timeout_while(self.lock(), ROLL_BACK_PATIENCE, under_way);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Sees that a range is free. Adding an entry to the files can take long (useradd may hold their

@@ -49,10 +49,10 @@ pub fn convert(mut spec: Spec, context: &Context<'_>) -> (Spec, Vec<String>) {
         sysctl::clamp_groups(linux, context.gid_count);
         if is_system(context) {
             paths::open_up(linux);
-            paths::hide_disks(linux);
         }
     }
     if is_system(context) {
+        paths::hide_disks(&mut spec);
         let taken = mounts::convert(&mut spec, context, &mut warnings);
         devices::add(&mut spec, &taken);
     }

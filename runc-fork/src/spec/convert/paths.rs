@@ -4,7 +4,7 @@
 //! their entries that stand in the way of an inner system go; all others stay, and what is not in
 //! an engine's default list was put there by the user and always stays.
 
-use oci_spec::runtime::{Linux, LinuxDeviceType};
+use oci_spec::runtime::{Linux, LinuxDeviceType, Spec};
 
 /// What happens to an entry of the engines' default lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,12 +53,16 @@ const DISKS: &[&str] = &["/sys/block", "/sys/class/block"];
 const SIGN_OF_MASKING: &str = "/sys/firmware";
 
 /// Adds masks over the host's disks, where the engine masks what is the host's and the container was
-/// not given a disk.
-pub(super) fn hide_disks(linux: &mut Linux) {
+/// given neither a disk nor something that is mounted there.
+pub(super) fn hide_disks(spec: &mut Spec) {
+    let mounts = spec.mounts().as_deref().unwrap_or_default();
+    let mounted =
+        mounts.iter().any(|m| DISKS.iter().any(|disks| m.destination().starts_with(disks)));
+    let Some(linux) = spec.linux_mut() else { return };
     let devices = linux.devices().as_deref().unwrap_or_default();
     let given = devices.iter().any(|device| device.typ() == LinuxDeviceType::B);
     let mut masked = linux.masked_paths().clone().unwrap_or_default();
-    if given || !masked.iter().any(|path| path == SIGN_OF_MASKING) {
+    if mounted || given || !masked.iter().any(|path| path == SIGN_OF_MASKING) {
         return;
     }
     for disks in DISKS {
@@ -103,8 +107,8 @@ mod tests {
     fn disks_are_hidden_unless_one_is_given() {
         let after = |change: fn(&mut serde_json::Value)| {
             let mut spec = docker(change);
-            let linux = spec.linux_mut().as_mut().unwrap();
-            hide_disks(linux);
+            hide_disks(&mut spec);
+            let linux = spec.linux().as_ref().unwrap();
             let masked = linux.masked_paths().clone().unwrap_or_default();
             masked.into_iter().filter(|path| path.contains("block")).collect::<Vec<_>>()
         };
@@ -115,6 +119,12 @@ mod tests {
             ]);
         };
         assert!(after(device).is_empty());
+        let mount = |spec: &mut serde_json::Value| {
+            spec["mounts"].as_array_mut().unwrap().push(serde_json::json!({
+                "destination": "/sys/class/block/x", "type": "bind", "source": "/x"
+            }));
+        };
+        assert!(after(mount).is_empty(), "what a user mounts is not hidden");
         // `--security-opt systempaths=unconfined`
         assert!(after(|spec| spec["linux"]["maskedPaths"] = serde_json::json!([])).is_empty());
         let own = |spec: &mut serde_json::Value| {
