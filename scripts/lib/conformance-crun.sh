@@ -5,22 +5,11 @@
 SUITE_PACKAGES=(mmdebstrap crun gcc libc6-dev python3)
 # crun's tests are judged by what crun passes, too.
 SUITE_REFERENCES='runc crun'
+SUITE_RECIPE=("${BASH_SOURCE[0]}")
 suite_command=("$TOP/scripts/lib/conformance-crun-cases")
 
-# Leaves in SUITE_DIR: tests/, with init, the static program that runs inside.
-suite_prepare() {
-    local recipe work
-    recipe=$(sha256sum <"${BASH_SOURCE[0]}" | cut -c 1-12)
-    SUITE_DIR=$IMAGE_CACHE/conformance-crun-$recipe
-    [ ! -d "$SUITE_DIR" ] || return 0
-    mkdir -p "$IMAGE_CACHE"
-    rm -rf "$IMAGE_CACHE"/conformance-crun-*
-    work=$(mktemp -d "$IMAGE_CACHE/work.XXXXXX")
-    STEP_LOG=$work/log
-    step "crun's tests" 'is the Debian mirror reachable?' build_crun_suite "$work"
-    chmod 755 "$work"
-    mv "$work" "$SUITE_DIR"
-}
+# Makes tests/, with init, the static program that runs inside.
+suite_build() { step "crun's tests" 'is the Debian mirror reachable?' build_crun_suite "$1"; }
 
 # shellcheck disable=SC2016
 build_crun_suite() {
@@ -33,12 +22,4 @@ build_crun_suite() {
     # What configure would find.
     printf '#define HAVE_ERROR_H 1\n' >"$1/tests/config.h"
     gcc -O -static -I "$1/tests" -o "$1/tests/init" "$1/tests/init.c"
-}
-
-suite_runtime() {
-    case $1 in
-        runc | crun) command -v "$1" ;;
-        sysbox-runc) say "$TARGET/debug/sysbox-runc" ;;
-        sysbox-runc-keep) say "$TOP/scripts/lib/conformance-keep" ;;
-    esac
 }

@@ -5,21 +5,12 @@
 # shellcheck disable=SC2034 # read by conformance.sh
 
 SUITE_PACKAGES=(mmdebstrap crun)
+SUITE_RECIPE=("${BASH_SOURCE[0]}" "$TOP/scripts/lib/conformance-oci-build" "$TOP/tests/conformance/tap.go")
 suite_command=("$TOP/scripts/lib/conformance-oci-cases")
 
-# Leaves in SUITE_DIR: programs/ (static), runtimetest, which they run inside, and rootfs-ARCH.tar.gz.
-suite_prepare() {
-    local recipe work build=$TOP/scripts/lib/conformance-oci-build tap=$TOP/tests/conformance/tap.go
-    recipe=$(cat "${BASH_SOURCE[0]}" "$build" "$tap" | sha256sum | cut -c 1-12)
-    SUITE_DIR=$IMAGE_CACHE/conformance-oci-$recipe
-    [ ! -d "$SUITE_DIR" ] || return 0
-    mkdir -p "$IMAGE_CACHE"
-    rm -rf "$IMAGE_CACHE"/conformance-oci-*
-    work=$(mktemp -d "$IMAGE_CACHE/work.XXXXXX")
-    STEP_LOG=$work/log
-    step 'the validation programs' 'is the Debian mirror reachable?' build_oci_suite "$work" "$build" "$tap"
-    chmod 755 "$work"
-    mv "$work" "$SUITE_DIR"
+# Makes programs/ (static), runtimetest, which they run inside, and rootfs-ARCH.tar.gz.
+suite_build() {
+    step 'the validation programs' 'is the Debian mirror reachable?' build_oci_suite "$1" "${SUITE_RECIPE[@]:1}"
 }
 
 # Builds in a Debian 13 that is gone afterwards.
@@ -31,12 +22,4 @@ build_oci_suite() {
         trixie - 'deb http://deb.debian.org/debian trixie main' 'deb-src http://deb.debian.org/debian trixie main'
     mv "$1"/out/* "$1"
     rmdir "$1/out"
-}
-
-suite_runtime() {
-    case $1 in
-        runc | crun) command -v "$1" ;;
-        sysbox-runc) say "$TARGET/debug/sysbox-runc" ;;
-        sysbox-runc-keep) say "$TOP/scripts/lib/conformance-keep" ;;
-    esac
 }

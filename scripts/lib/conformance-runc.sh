@@ -6,19 +6,13 @@
 SUITE_PACKAGES=(bats gawk jq mmdebstrap busybox-static crun gcc libc6-dev util-linux)
 # This revision is asked for; when the mirror has no more of it, the one that it has is taken instead.
 RUNC_REVISION=1.3.6+ds1-1
+SUITE_RECIPE=("${BASH_SOURCE[0]}" "$TOP/scripts/lib/conformance-runc-build")
 suite_command=("$TOP/scripts/lib/conformance-runc-cases")
 
-# Leaves in SUITE_DIR: tests/ (the suite and its helpers), runc (of the same source, static), and the
+# Makes tests/ (the suite and its helpers), runc (of the same source, static), and the
 # root file systems that the suite would download.
-suite_prepare() {
-    local recipe work
-    recipe=$(cat "${BASH_SOURCE[0]}" "$TOP/scripts/lib/conformance-runc-build" | sha256sum | cut -c 1-12)
-    SUITE_DIR=$IMAGE_CACHE/conformance-runc-$recipe
-    [ ! -d "$SUITE_DIR" ] || return 0
-    mkdir -p "$IMAGE_CACHE"
-    rm -rf "$IMAGE_CACHE"/conformance-runc-*
-    work=$(mktemp -d "$IMAGE_CACHE/work.XXXXXX")
-    STEP_LOG=$work/log
+suite_build() {
+    local work=$1
     step 'source and helpers of the suite' 'is the Debian mirror reachable?' build_runc_suite "$work"
     step 'root file system: busybox' '' make_suite_busybox "$work"
     step 'root file system: Debian' 'is the Debian mirror reachable?' \
@@ -28,9 +22,8 @@ suite_prepare() {
 echo BUSYBOX_IMAGE=$SUITE_DIR/busybox.tar
 echo DEBIAN_IMAGE=$SUITE_DIR/debian.tar
 TEXT
-    chmod 755 "$work" "$work/tests/integration/get-images.sh"
-    mv "$work" "$SUITE_DIR"
-    say "the suite is that of runc $(cat "$SUITE_DIR/revision")"
+    chmod 755 "$work/tests/integration/get-images.sh"
+    say "the suite is that of runc $(cat "$work/revision")"
 }
 
 # Builds in an unstable Debian that is gone afterwards. The mirror may be a snapshot whose lists are

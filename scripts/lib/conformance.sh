@@ -4,9 +4,11 @@
 # A suite is a file conformance-SUITE.sh that defines
 #   SUITE_PACKAGES            array: Debian packages that it needs on the host
 #   SUITE_REFERENCES          those of the runtimes by which ours is judged, if not by runc alone
-#   suite_prepare             fetches and builds what is needed; may use $IMAGE_CACHE; sets SUITE_DIR
-#   suite_runtime NAME        prints the path of one of the runtimes below, or nothing if the suite has
-#                             no use for it
+#   SUITE_RECIPE              array: the files that decide what is built
+#   suite_build DIRECTORY     fetches and builds what is needed, in steps (common.sh); once it is there,
+#                             it is kept under the name $SUITE_DIR
+#   suite_runtime NAME        if not as below: prints the path of one of the runtimes, or nothing if the
+#                             suite has no use for it
 #   suite_command             array: the program that is run in the world, with four arguments more:
 #                             the suite's directory, the runtime, a directory for its results, and
 #                             the filter (may be empty). It leaves a file `cases` there, lines of
@@ -23,10 +25,35 @@ conformance_suites() {
     find "$TOP/scripts/lib" -name 'conformance-*.sh' -printf '%f\n' | sed 's/^conformance-//; s/\.sh$//' | sort | xargs
 }
 
+suite_runtime() {
+    case $1 in
+        runc | crun) command -v "$1" ;;
+        sysbox-runc) say "$TARGET/debug/sysbox-runc" ;;
+        sysbox-runc-keep) say "$TOP/scripts/lib/conformance-keep" ;;
+    esac
+}
+
+# Sees that the suite is there, and sets SUITE_DIR.
+suite_prepare() {
+    local recipe work
+    recipe=$(cat "${SUITE_RECIPE[@]}" | sha256sum | cut -c 1-12)
+    SUITE_DIR=$IMAGE_CACHE/conformance-$suite-$recipe
+    [ ! -d "$SUITE_DIR" ] || return 0
+    mkdir -p "$IMAGE_CACHE"
+    rm -rf "$IMAGE_CACHE/conformance-$suite"-*
+    work=$(mktemp -d "$IMAGE_CACHE/work.XXXXXX")
+    STEP_LOG=$work/log
+    suite_build "$work"
+    chmod 755 "$work"
+    mv "$work" "$SUITE_DIR"
+}
+
 # Reads $suite, $views, $wanted, $filter of the script.
 conformance_main() {
     local view failed=0
     install_packages "${SUITE_PACKAGES[@]}"
+    need_rust
+    cargo build --quiet --manifest-path "$TOP/Cargo.toml" --workspace
     suite_prepare
     [ "${#views[@]}" -gt 0 ] || { views=(v2); [ "$(machine_view)" = v2 ] || views=(hybrid v2); }
     for view in "${views[@]}"; do
