@@ -15,7 +15,8 @@
 //!
 //! The server (`server/`) speaks the protocol of `sysbox.proto` with the runtime, one thread a
 //! connection: calls are few and short, and a blocking thread is easy to read. `fs_link` talks to
-//! `sysbox-fs`, `kept` has listeners outlive the manager, `leftovers` removes what a runtime that was killed left behind.
+//! `sysbox-fs`, `kept` has listeners outlive the manager, `leftovers` removes what a runtime that was killed left behind,
+//! `quick_moves` spares `start` a wait.
 //!
 //! Rules that hold everywhere:
 //! - state is on disk before it is acted upon, and whatever a live container uses is never taken
@@ -40,6 +41,7 @@ mod kept;
 mod leftovers;
 mod metrics;
 mod options;
+mod quick_moves;
 mod server;
 mod sync;
 

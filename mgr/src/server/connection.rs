@@ -16,6 +16,7 @@ use super::{Shared, peer::Peer};
 use crate::error::{Error, Result};
 use crate::manager::{Manager, Runtime};
 use crate::metrics;
+use crate::quick_moves;
 use crate::registry::process;
 
 /// How long an idle connection without a transaction is kept.
@@ -117,6 +118,9 @@ impl Session<'_> {
                 request.protocol
             ))
             .remedy("restart sysbox-mgr after an upgrade"));
+        }
+        if matches!(request.call, Some(Call::Register(_) | Call::Commit(_))) {
+            self.shared.quick_moves.keep_for(quick_moves::WHILE);
         }
         let ok = || (mgr_reply::Result::Ok(proto::Empty {}), None);
         match request.call {

@@ -11,14 +11,17 @@ use std::time::{Duration, Instant};
 use sysbox_ipc::Listener;
 
 use crate::manager::Manager;
+use crate::quick_moves::QuickMoves;
 
 /// State that all connections share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     /// Set when the daemon is about to end: no new registration is begun.
     stopping: AtomicBool,
     /// Registrations that are neither committed nor taken back.
     open: AtomicUsize,
+    /// `start` follows `create`, and moves init.
+    quick_moves: QuickMoves,
 }
 
 /// The running server.
@@ -28,7 +31,11 @@ pub struct Server(Arc<Shared>);
 impl Server {
     /// Starts to accept connections.
     pub fn start(listener: Listener, manager: Arc<Manager>) -> io::Result<Self> {
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared {
+            stopping: AtomicBool::default(),
+            open: AtomicUsize::default(),
+            quick_moves: QuickMoves::start(),
+        });
         let accepting = Arc::clone(&shared);
         std::thread::Builder::new()
             .name("accept".into())
