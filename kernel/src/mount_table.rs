@@ -1,11 +1,12 @@
 //! One mount and those that are on it, without reading the whole mount table: statmount(2) and
-//! listmount(2) of Linux 6.8, for the mount namespace that the calling thread is in.
+//! listmount(2) of Linux 6.8, for the mount namespace that the calling thread is in; and whether a mount
+//! is there in any mount namespace (6.11).
 //!
 //! The kernel writes a line of `/proc/PID/mountinfo` in about as much time as it answers one
 //! statmount(2), but the table has a line for each of hundreds of mounts.
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 
 use linux_raw_sys::general::{
     __NR_listmount, __NR_statmount, MOUNT_ATTR_RDONLY, STATMOUNT_MNT_BASIC, STATMOUNT_MNT_POINT,
@@ -21,6 +22,28 @@ const IDS_AT_ONCE: usize = 512;
 /// The id of a mount that is never given again, unlike that of mountinfo.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MountId(u64);
+
+/// The number of a mount namespace, which is never given again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamespaceId(u64);
+
+impl From<u64> for MountId {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+impl From<MountId> for u64 {
+    fn from(MountId(number): MountId) -> Self {
+        number
+    }
+}
+
+impl From<u64> for NamespaceId {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
 
 /// What the kernel tells about a mount.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +126,57 @@ pub fn describe(id: MountId) -> io::Result<Mounted> {
     })
 }
 
+/// `_IOR(0xb7, 5, __u64)` of linux/nsfs.h.
+const NS_GET_MNTNS_ID: libc::c_ulong = 0x8008_b705;
+
+/// The number of the mount namespace behind a descriptor.
+///
+/// # Errors
+/// `ENOTTY` before Linux 6.11.
+pub fn namespace_of(namespace: impl AsFd) -> io::Result<NamespaceId> {
+    let mut number = 0_u64;
+    let fd = namespace.as_fd().as_raw_fd();
+    // SAFETY: the request stores one u64 at the pointer, which is live.
+    match unsafe { libc::ioctl(fd, NS_GET_MNTNS_ID, std::ptr::from_mut(&mut number)) } {
+        0 => Ok(NamespaceId(number)),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Whether a mount is in that mount namespace, which may be gone altogether.
+///
+/// # Errors
+/// `EINVAL` before Linux 6.11; `EPERM` without rights over the namespace.
+pub fn is_there(NamespaceId(namespace): NamespaceId, MountId(id): MountId) -> io::Result<bool> {
+    // The size of the second version (`MNT_ID_REQ_SIZE_VER1`).
+    let request = mnt_id_req {
+        size: 32,
+        spare: 0,
+        mnt_id: id,
+        param: STATMOUNT_MNT_BASIC.into(),
+        mnt_ns_id: namespace,
+    };
+    let mut answer = std::mem::MaybeUninit::<statmount>::zeroed();
+    // SAFETY: the kernel reads a live request of the size that it names, and writes no more than the
+    // size that is passed into `answer`, which is borrowed for that long.
+    let result = unsafe {
+        libc::syscall(
+            __NR_statmount.into(),
+            std::ptr::from_ref(&request),
+            answer.as_mut_ptr(),
+            size_of::<statmount>(),
+            0,
+        )
+    };
+    if result == 0 {
+        return Ok(true);
+    }
+    match io::Error::last_os_error() {
+        error if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        error => Err(error),
+    }
+}
+
 /// All mounts that are on a mount, on those, and so on; the oldest first.
 ///
 /// # Errors
@@ -168,6 +242,7 @@ mod tests {
             let upper = mount_of(&read_only).unwrap();
             assert_eq!(all_on(lower).unwrap(), [upper]);
             assert_eq!(all_on(upper).unwrap(), []);
+            let upper_id = upper;
             let (lower, upper) = (describe(lower).unwrap(), describe(upper).unwrap());
             assert_eq!((upper.parent_number, upper.magic), (lower.number, 0x9fa0));
             assert!(upper.read_only && !lower.read_only && !lower.shared);
@@ -177,6 +252,12 @@ mod tests {
             let table = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
             let start = format!("{} {} ", upper.number, lower.number);
             assert!(table.lines().any(|line| line.starts_with(&start)), "{start}: {table}");
+            // Also by its namespace, as long as it is there (6.11).
+            let here = namespace_of(File::open("/proc/thread-self/ns/mnt").unwrap()).ok();
+            let is_there = || here.map(|here| is_there(here, upper_id).unwrap());
+            assert_ne!(is_there(), Some(false));
+            rustix::mount::unmount(&inner, rustix::mount::UnmountFlags::DETACH).unwrap();
+            assert_ne!(is_there(), Some(true));
             rustix::mount::unmount(dir.path(), rustix::mount::UnmountFlags::DETACH).unwrap();
         };
         std::thread::spawn(test).join().unwrap();

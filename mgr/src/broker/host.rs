@@ -24,6 +24,9 @@ pub struct Features {
     /// A single mount and what is on it can be asked for (6.8). Otherwise the caller's whole mount
     /// table is read.
     pub single_mounts: bool,
+    /// A mount can be looked for in any mount namespace (6.11). Otherwise what the broker makes for a
+    /// container is not bounded, but for `fs.mount-max` in each namespace.
+    pub foreign_mounts: bool,
 }
 
 impl Features {
@@ -41,8 +44,14 @@ impl Features {
         let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
         let detached_trees = move_mount(&file, "", &tree, "uptime", flags).is_ok();
         let here = open("/", OFlags::PATH)?;
-        let single_mounts = mount_table::mount_of(here).and_then(mount_table::describe).is_ok();
-        Ok(Self { pidns_option, detached_trees, single_mounts })
+        let here = mount_table::mount_of(here);
+        let namespace = open("/proc/thread-self/ns/mnt", OFlags::RDONLY)?;
+        let foreign_mounts = match (&here, mount_table::namespace_of(namespace)) {
+            (Ok(here), Ok(namespace)) => mount_table::is_there(namespace, *here).unwrap_or(false),
+            _ => false,
+        };
+        let single_mounts = here.is_ok_and(|here| mount_table::describe(here).is_ok());
+        Ok(Self { pidns_option, detached_trees, single_mounts, foreign_mounts })
     }
 }
 

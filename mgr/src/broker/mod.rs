@@ -23,6 +23,7 @@
 //! | `caller` | the facts: memory, credentials, namespaces, root and working directory |
 //! | `status`, `mountinfo` | the texts of procfs that facts are read from |
 //! | `host` | what this kernel can do, and where threads come home to |
+//! | `made` | how many mounts were made for a container |
 //! | `resolve` | a path as the caller would walk it |
 //! | `worker` | a thread's excursions into other namespaces and identities, and its way back |
 //! | `serve` | the work itself, a file a kind |
@@ -62,8 +63,8 @@
 //! copied into a nested user namespace is locked by the kernel as always, broker-made mounts and
 //! their files included.
 //!
-//! The kernel's memory for a mount is charged to who makes it, here the manager; how many a mount
-//! namespace may hold is limited by `fs.mount-max`. What is read of a container (strings, mount tables,
+//! The kernel's memory for a mount is charged to who makes it, here the manager; so how many are made for one
+//! container is bounded by `fs.mount-max` (see `made`), which the kernel applies to each mount namespace. What is read of a container (strings, mount tables,
 //! mounts on a mount) has a limit each, beyond which the kernel answers.
 
 mod caller;
@@ -72,6 +73,7 @@ mod decide;
 mod gate;
 mod host;
 mod listen;
+mod made;
 mod mountinfo;
 mod request;
 mod resolve;
@@ -88,6 +90,7 @@ use rustix::io::Errno;
 use sysbox_kernel::notify::{self, Journal, NamespaceId, Taking};
 
 pub use host::Features;
+pub use made::Made;
 
 /// A system container, as far as its mounts are concerned.
 #[derive(Debug)]
@@ -101,6 +104,8 @@ pub struct Container {
     /// Those files, relative to `emulated_dir`: `proc/meminfo`, `sys/devices/system/cpu/online`.
     /// The first part says which file system a file covers, the rest where.
     pub emulated_files: Vec<String>,
+    /// What was made for it.
+    pub made: Made,
 }
 
 /// The running broker. Clones are the same one.

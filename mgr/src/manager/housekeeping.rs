@@ -83,6 +83,7 @@ impl Manager {
             userns,
             emulated_dir: PathBuf::from(added.emulated_dir),
             emulated_files: added.emulated_files,
+            made: broker::Made::default(),
         });
         live.container = Some(Opaque(container.clone()));
         self.events.add(Kind::FilesBack, id, "");

@@ -235,6 +235,7 @@ impl Manager {
             userns: userns.try_clone().doing(|| "copying a descriptor".to_owned())?,
             emulated_dir: PathBuf::from(&added.emulated_dir),
             emulated_files: added.emulated_files.clone(),
+            made: broker::Made::default(),
         };
         let live = Live {
             container: Some(Opaque(Arc::new(container))),

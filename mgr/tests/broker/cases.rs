@@ -14,6 +14,7 @@ use rustix::mount::{
 };
 use rustix::process::{chdir, chroot};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use sysbox_kernel::ns;
 
 use super::layout::{BASE, FILES};
 
@@ -30,6 +31,8 @@ pub struct Case {
     pub only_on_request: bool,
     /// Whether the container has /hang, a file system of the host that never answers.
     pub hangs: bool,
+    /// How many mounts may be made for it, instead of `fs.mount-max`.
+    pub most_mounts: Option<usize>,
 }
 
 impl Case {
@@ -41,6 +44,7 @@ impl Case {
             depends_on_features: false,
             only_on_request: false,
             hangs: false,
+            most_mounts: None,
         }
     }
 
@@ -50,7 +54,7 @@ impl Case {
     }
 }
 
-pub const CASES: [Case; 14] = [
+pub const CASES: [Case; 15] = [
     Case {
         with_listener: false,
         ..Case::new("without_the_broker_the_kernel_refuses", refused_without)
@@ -68,6 +72,7 @@ pub const CASES: [Case; 14] = [
     Case::new("new_mount_api_falls_back", new_api),
     Case::new("initial_mounts_stay_locked", locked),
     Case::new("mknod_of_harmless_devices", devices),
+    Case { most_mounts: Some(3 * PROC_SIZE + 1), ..Case::new("what_is_made_is_bounded", bounded) },
 ];
 
 pub fn try_mount(kind: &str, at: impl AsRef<Path>, flags: u32, data: &str) -> Result<(), Errno> {
@@ -330,6 +335,43 @@ fn locked() {
     // The broker's mounts do not make the kernel think that a whole proc is in sight, as long as
     // they are whole.
     assert_proc("/proc");
+}
+
+/// A proc and its virtualised files are so many mounts.
+const PROC_SIZE: usize = 4;
+
+fn bounded() {
+    for dir in ["/tmp/a", "/tmp/b", "/tmp/c"] {
+        fs::create_dir_all(dir).expect("mkdir");
+    }
+    let proc = |at| try_mount("proc", at, 0, "");
+    // A namespace that is gone took its mounts along, also those that nobody took off.
+    for _ in 0..3 {
+        in_child(|| {
+            ns::unshare(ns::UnshareFlags::NEWNS).unwrap();
+            proc("/tmp/a").unwrap();
+            proc("/tmp/b").unwrap();
+        });
+    }
+    proc("/tmp/a").unwrap();
+    proc("/tmp/b").unwrap();
+    in_child(|| {
+        ns::unshare(ns::UnshareFlags::NEWNS).unwrap();
+        proc("/tmp/c").unwrap();
+        assert_eq!(proc("/tmp/c"), Err(Errno::NOSPC), "a fourth one, in another namespace");
+        // What has no virtualised files is one mount.
+        try_mount("debugfs", "/tmp/c", 0, "").unwrap();
+        assert_eq!(try_mount("debugfs", "/tmp/c", 0, ""), Err(Errno::NOSPC));
+        umount("/tmp/c").unwrap();
+        unmount("/tmp/c", UnmountFlags::DETACH).unwrap();
+        proc("/tmp/c").unwrap();
+        umount("/tmp/c").unwrap();
+        proc("/tmp/c").unwrap();
+    });
+    // The kernel's own answers stay.
+    assert_eq!(try_mount("proc", "/nowhere", 0, ""), Err(Errno::NOENT));
+    umount("/tmp/a").unwrap();
+    umount("/tmp/b").unwrap();
 }
 
 fn make_node(path: &str, major: u32, minor: u32) -> Result<(), Errno> {

@@ -24,7 +24,7 @@ use rustix::process::{Signal, chdir, pivot_root, set_parent_process_death_signal
 use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use sysbox_kernel::notify::Journal;
 use sysbox_kernel::{ns, process, seccomp};
-use sysbox_mgr::broker::{Broker, Container, Features};
+use sysbox_mgr::broker::{Broker, Container, Features, Made};
 
 use super::cases::Case;
 use super::{BUILD, layout};
@@ -93,6 +93,7 @@ impl Host {
                 userns,
                 emulated_dir: self.dir.path().join("emulated"),
                 emulated_files: layout::FILES.map(|(name, _)| name.to_owned()).to_vec(),
+                made: case.most_mounts.map_or_else(Made::default, Made::at_most),
             };
             let attached = broker.attach(number, Arc::new(container), listener, pidfd);
             attached.expect("attaching the listener");

@@ -12,7 +12,7 @@ use rustix::process::{
 use rustix::time::{ClockId, clock_gettime};
 use sysbox_kernel::process::{CloneFlags, Fork, clone_process, exit_now};
 use sysbox_kernel::{ns, seccomp};
-use sysbox_mgr::broker::{Container, Features};
+use sysbox_mgr::broker::{Container, Features, Made};
 
 use super::container::{Host, receive, send};
 
@@ -35,7 +35,13 @@ pub fn measure(host: &Host, features: Features) {
         .expect("starting the sleepers");
     let userns: OwnedFd = std::fs::File::open("/proc/self/ns/user").expect("open").into();
     let (id, emulated_dir) = ("idle".to_owned(), "/".into());
-    let container = Arc::new(Container { id, userns, emulated_dir, emulated_files: Vec::new() });
+    let container = Arc::new(Container {
+        id,
+        userns,
+        emulated_dir,
+        emulated_files: Vec::new(),
+        made: Made::default(),
+    });
     for number in 0..LISTENERS {
         let mut received = receive(&ours).into_iter();
         let (pidfd, listener) = received.next().zip(received.next()).expect("a sleeper");

@@ -60,7 +60,12 @@ fn all() -> Vec<Case> {
 fn run(words: &[&String]) -> ExitCode {
     let host = container::Host::new();
     let newest = Features::probe().expect("probing");
-    let oldest = Features { pidns_option: false, detached_trees: false, single_mounts: false };
+    let oldest = Features {
+        pidns_option: false,
+        detached_trees: false,
+        single_mounts: false,
+        foreign_mounts: false,
+    };
     if measures() && (words.is_empty() || words.iter().any(|word| "idle".contains(*word))) {
         idle::measure(&host, newest);
     }

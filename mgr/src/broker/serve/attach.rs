@@ -7,10 +7,11 @@ use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, openat, statx};
 use rustix::io::Errno;
 use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::fchdir;
-use sysbox_kernel::mount;
 use sysbox_kernel::notify::Answer;
+use sysbox_kernel::{mount, mount_table};
 
 use super::super::caller::Caller;
+use super::super::made::Made;
 use super::super::mountinfo::{self, Entry};
 use super::super::worker::Worker;
 use super::emulated::Cover;
@@ -31,8 +32,15 @@ pub struct Delivery {
 
 impl Delivery {
     /// Attaches it, covered by its virtualised files.
-    pub fn carry_out(self, worker: &mut Worker, caller: &Caller<'_>) -> Attempt<Served> {
+    pub fn carry_out(
+        self,
+        worker: &mut Worker,
+        caller: &Caller<'_>,
+        made: &Made,
+    ) -> Attempt<Served> {
         let Self { mount, cover, target, mount_namespace } = self;
+        let bounded = worker.host.features.foreign_mounts;
+        let room = bounded.then(|| made.room(1 + cover.len())).transpose().map_err(Stop::Refuse)?;
         let uncovered = |error| Stop::Broken("attaching the virtualised files", error);
         let cover_first = worker.host.features.detached_trees;
         if cover_first {
@@ -57,6 +65,13 @@ impl Delivery {
             })
         });
         attached.map_err(|error| Stop::Broken("entering the mount namespace", error))??;
+        if let Some(room) = room {
+            let ids = mount_table::namespace_of(&mount_namespace)
+                .and_then(|namespace| Ok((namespace, mount_table::mount_of(&mount)?)));
+            let (namespace, id) =
+                ids.map_err(|error| Stop::Broken("looking at the new mount", error))?;
+            room.keep(namespace, id);
+        }
         let undo = Attached { mount_namespace, id, device };
         Ok(Served { answer: Answer::Success, undo: Some(undo) })
     }

@@ -106,6 +106,11 @@ impl Cover {
         Ok(Self { files, net })
     }
 
+    /// How many files they are.
+    pub fn len(&self) -> usize {
+        self.files.len()
+    }
+
     /// Attaches the files below `root`, the root of the carrier. What that does not have (`subset=pid`, a
     /// kernel without the feature) needs no cover.
     pub fn attach(&self, worker: &mut Worker, root: BorrowedFd<'_>) -> io::Result<()> {

@@ -95,7 +95,7 @@ pub fn serve(
         .map_err(|error| Stop::Broken("finding the virtualised files", error))?,
     };
     let delivery = attach::Delivery { mount, cover, target, mount_namespace };
-    delivery.carry_out(worker, caller)
+    delivery.carry_out(worker, caller, &origin.container.made)
 }
 
 /// Goes on where a manager that died has left off: its mount is in place, or all is to be done.
