@@ -33,6 +33,7 @@ pub mod manager;
 pub mod registry;
 pub mod volumes;
 
+mod close;
 mod daemon;
 mod error;
 mod events;

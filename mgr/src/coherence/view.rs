@@ -9,6 +9,7 @@ use rustix::fs::fstatfs;
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 
 use super::in_use::Container;
+use crate::close;
 use crate::sync::lock;
 
 /// `f_type` of an overlay (linux/magic.h).
@@ -55,7 +56,9 @@ impl View {
     /// Sets or clears the container's own overlay. It is held only while init lives: the descriptor
     /// keeps the mount, and with it the upper directory, in use.
     pub fn set_container(&self, container: Option<Container>) {
-        *lock(&self.container) = container.map(Arc::new);
+        let old = std::mem::replace(&mut *lock(&self.container), container.map(Arc::new));
+        // No longer mounted anywhere, so it is not in the engine's way.
+        old.map(close::later);
     }
 
     /// Makes both forget what they have looked up. Errors are logged: the worst that they cause is an
