@@ -20,9 +20,14 @@ use crate::sync::lock;
 /// Time between two moves.
 const INTERVAL: Duration = Duration::from_millis(4);
 
-/// Moves are quick for this long after they were asked for: longer than an engine takes from `create` to
-/// `start` of a container that nothing else delays.
-pub const WHILE: Duration = Duration::from_millis(40);
+/// How long moves are to be quick once a container is created: longer than an engine takes to `start` one that
+/// nothing else delays.
+pub const CREATED: Duration = Duration::from_millis(40);
+
+/// How long when the creation begins: one move, whose grace period passes meanwhile. Not all the time until the
+/// end of it, which may take long: whoever wants to fork waits for each move, if somebody else is slow at
+/// forking just then.
+pub const CREATING: Duration = Duration::from_millis(1);
 
 /// Makes moves between cgroups quick for a while.
 #[derive(Debug)]
@@ -136,7 +141,7 @@ mod tests {
         let mut written = OpenOptions::new().read(true).write(true).open(&procs).unwrap();
         let moves = QuickMoves::with(Some(procs));
         for _ in 0..2 {
-            moves.keep_for(WHILE);
+            moves.keep_for(CREATED);
             let mut two = [0; 2];
             written.read_exact(&mut two).unwrap();
             assert_eq!(&two, b"00");
@@ -154,7 +159,7 @@ mod tests {
     #[test]
     fn the_cgroup_that_it_is_in_takes_it() {
         let moves = QuickMoves::start();
-        moves.keep_for(WHILE);
+        moves.keep_for(CREATED);
         while lock(&moves.shared.state).until.is_some() {
             std::thread::sleep(Duration::from_millis(1));
         }

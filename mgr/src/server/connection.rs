@@ -119,8 +119,10 @@ impl Session<'_> {
             ))
             .remedy("restart sysbox-mgr after an upgrade"));
         }
-        if matches!(request.call, Some(Call::Register(_) | Call::Commit(_))) {
-            self.shared.quick_moves.keep_for(quick_moves::WHILE);
+        match request.call {
+            Some(Call::Register(_)) => self.shared.quick_moves.keep_for(quick_moves::CREATING),
+            Some(Call::Commit(_)) => self.shared.quick_moves.keep_for(quick_moves::CREATED),
+            _ => {}
         }
         let ok = || (mgr_reply::Result::Ok(proto::Empty {}), None);
         match request.call {
