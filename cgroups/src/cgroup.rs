@@ -20,6 +20,9 @@ pub enum Driver {
     Systemd,
 }
 
+/// The v1 hierarchy in which systemd keeps its units, beside the unified one, where controllers are in v1.
+pub(crate) const SYSTEMD: &str = "name=systemd";
+
 /// The container's directory in one hierarchy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hierarchy {
@@ -61,11 +64,11 @@ impl Cgroup {
     }
 
     /// Like [`Cgroup::plan`], for either driver. For [`Driver::Systemd`] the path is
-    /// `slice:prefix:name`, which is the scope `prefix-name.scope` in nested slices.
+    /// `slice:prefix:name`, which is the scope `prefix-name.scope` in nested slices, at the same place in
+    /// every hierarchy.
     ///
     /// # Errors
-    /// [`Error::BadPath`]; [`Error::NoHierarchy`] for a layout without any hierarchy;
-    /// [`Error::Systemd`] for that driver on a host that has controllers in v1.
+    /// [`Error::BadPath`]; [`Error::NoHierarchy`] for a layout without any hierarchy.
     pub fn plan_with(
         driver: Driver,
         layout: &Layout,
@@ -76,14 +79,15 @@ impl Cgroup {
             Driver::Cgroupfs => path::wanted(cgroups_path, id)?,
             Driver::Systemd => Wanted::FromRoot(path::systemd(cgroups_path, id)?),
         };
-        if driver == Driver::Systemd && !layout.is_pure_v2() {
-            let reason = "this host has controllers in cgroup v1 hierarchies: set \
-                          native.cgroupdriver=cgroupfs in the engine (leave out --systemd-cgroup), or \
-                          boot with systemd.unified_cgroup_hierarchy=1";
-            return Err(Error::Systemd { reason: reason.to_owned() });
-        }
-        // A named v1 hierarchy beside a unified one that has all controllers is not systemd's.
-        let ours = |mount: &&Mount| driver == Driver::Cgroupfs || mount.controllers.is_none();
+        let pure = layout.is_pure_v2();
+        let ours = |mount: &&Mount| match (&mount.controllers, driver) {
+            (_, Driver::Cgroupfs) | (None, _) => true,
+            // A named hierarchy beside a unified one that has all controllers is not systemd's; of
+            // several on a host with controllers in v1, only its own is.
+            (Some(names), Driver::Systemd) => {
+                !pure && names.iter().all(|name| name == SYSTEMD || !name.starts_with("name="))
+            }
+        };
         let hierarchies: Vec<_> = layout
             .mounts()
             .iter()
@@ -183,20 +187,28 @@ mod tests {
     }
 
     #[test]
-    fn systemd_is_below_the_root_of_a_pure_v2_host() {
+    fn systemd_is_below_the_roots() {
         let path = Some("a-b.slice:docker:ID");
-        let mount = |controllers: Option<&str>, root: &str| Mount {
-            controllers: controllers.map(|name| vec![name.to_owned()]),
-            root: root.into(),
-            own: PathBuf::new(),
+        let plan = |mounts: &[(Option<&str>, &str)]| {
+            let mount = |(controllers, root): &(Option<&str>, &str)| Mount {
+                controllers: controllers.map(|name| vec![name.to_owned()]),
+                root: root.into(),
+                own: "own.slice".into(),
+            };
+            let layout = Layout::from_mounts(mounts.iter().map(mount).collect());
+            let cgroup = Cgroup::plan_with(Driver::Systemd, &layout, path, "ID").unwrap();
+            cgroup.hierarchies().iter().map(|h| h.dir.display().to_string()).collect::<Vec<_>>()
         };
-        let pure = Layout::from_mounts(vec![mount(None, "/c"), mount(Some("name=x"), "/x")]);
-        let cgroup = Cgroup::plan_with(Driver::Systemd, &pure, path, "ID").unwrap();
-        assert_eq!(cgroup.unified(), Some(Path::new("/c/a.slice/a-b.slice/docker-ID.scope")));
-        assert_eq!(cgroup.hierarchies().len(), 1);
-
-        let error = Cgroup::plan_with(Driver::Systemd, &layout(), path, "ID").unwrap_err();
-        assert!(error.to_string().contains("native.cgroupdriver=cgroupfs"), "{error}");
+        let dir = |root: &str| format!("{root}/a.slice/a-b.slice/docker-ID.scope");
+        let pure = plan(&[(None, "/c"), (Some("name=systemd"), "/s"), (Some("name=x"), "/x")]);
+        assert_eq!(pure, [dir("/c")]);
+        let hybrid = plan(&[
+            (None, "/c"),
+            (Some("memory"), "/m"),
+            (Some("name=systemd"), "/s"),
+            (Some("name=x"), "/x"),
+        ]);
+        assert_eq!(hybrid, [dir("/c"), dir("/m"), dir("/s")]);
     }
 
     #[test]

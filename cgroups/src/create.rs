@@ -30,20 +30,12 @@ impl Cgroup {
     /// [`Error::InUse`] when something runs there; [`Error::Io`] otherwise. What was made by the
     /// failed call is removed again.
     pub fn create(&self) -> Result<()> {
-        let mut made = Vec::new();
-        let result =
-            self.hierarchies.iter().try_for_each(|hierarchy| create_in(hierarchy, &mut made));
-        if result.is_err() {
-            for dir in made.iter().rev() {
-                // A directory that something has been put in meanwhile is not ours alone any more.
-                let _ = fs::remove_dir(dir);
-            }
-        }
-        result
+        create_all(&self.hierarchies, None)
     }
 
     /// Makes the cgroup of container `id` by the driver that it was planned for: as
-    /// [`Cgroup::create`], or by having systemd start a scope with the `limits` that systemd manages.
+    /// [`Cgroup::create`], or by having systemd start a scope with the `limits` that systemd manages; in
+    /// v1 hierarchies, of which systemd knows some only, the directories of the others are made beside.
     /// Either way all limits are still to be set by [`Cgroup::apply`].
     ///
     /// Keep the placeholder until the container's first process is in the cgroup.
@@ -56,13 +48,32 @@ impl Cgroup {
             Driver::Cgroupfs => self.create().map(|()| Placeholder::none()),
             Driver::Systemd => {
                 let placeholder = systemd::start(self, id, limits)?;
-                for hierarchy in &self.hierarchies {
-                    enable_controllers_above(hierarchy);
-                }
+                let (unified, v1): (Vec<_>, Vec<_>) =
+                    self.hierarchies.iter().partition(|hierarchy| hierarchy.is_unified());
+                unified.into_iter().for_each(enable_controllers_above);
+                // systemd has made those whose controllers it knows, and put the placeholder there.
+                create_all(v1, placeholder.pid())?;
                 Ok(placeholder)
             }
         }
     }
+}
+
+/// Makes the directory in each of the hierarchies, or in none. In those that exist there may be the
+/// process `tenant`.
+fn create_all<'a>(
+    hierarchies: impl IntoIterator<Item = &'a Hierarchy>,
+    tenant: Option<i32>,
+) -> Result<()> {
+    let mut made = Vec::new();
+    let result = hierarchies.into_iter().try_for_each(|h| create_in(h, tenant, &mut made));
+    if result.is_err() {
+        for dir in made.iter().rev() {
+            // A directory that something has been put in meanwhile is not ours alone any more.
+            let _ = fs::remove_dir(dir);
+        }
+    }
+    result
 }
 
 /// Switches on what systemd does not know of (hugetlb, rdma), from the root down.
@@ -72,7 +83,7 @@ fn enable_controllers_above(hierarchy: &Hierarchy) {
     above.into_iter().rev().for_each(enable_controllers);
 }
 
-fn create_in(hierarchy: &Hierarchy, made: &mut Vec<PathBuf>) -> Result<()> {
+fn create_in(hierarchy: &Hierarchy, tenant: Option<i32>, made: &mut Vec<PathBuf>) -> Result<()> {
     let below = hierarchy.dir.strip_prefix(&hierarchy.root).map_err(|_| Error::BadPath {
         path: hierarchy.dir.display().to_string(),
         reason: "is not below the root of its hierarchy",
@@ -84,7 +95,7 @@ fn create_in(hierarchy: &Hierarchy, made: &mut Vec<PathBuf>) -> Result<()> {
         let new = make(&dir)?;
         if new {
             made.push(dir.clone());
-        } else if dir == hierarchy.dir && procs::populated(&dir).context("look into", &dir)? {
+        } else if dir == hierarchy.dir && procs::in_use(&dir, tenant).context("look into", &dir)? {
             return Err(Error::InUse { path: dir });
         } else if dir == hierarchy.dir && is_frozen(&dir) {
             return Err(Error::Frozen { path: dir });

@@ -241,6 +241,16 @@ fn collect(dir: &Path, pids: &mut BTreeSet<i32>) -> io::Result<()> {
     }
 }
 
+/// Does any process but `tenant` live at `dir` or below?
+pub(crate) fn in_use(dir: &Path, tenant: Option<i32>) -> io::Result<bool> {
+    if tenant.is_none() {
+        return populated(dir);
+    }
+    let mut pids = BTreeSet::new();
+    collect(dir, &mut pids)?;
+    Ok(pids.into_iter().any(|pid| Some(pid) != tenant))
+}
+
 /// Does any process live at `dir` or below?
 pub(crate) fn populated(dir: &Path) -> io::Result<bool> {
     match file::read(dir, "cgroup.events") {

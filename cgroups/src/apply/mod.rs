@@ -60,11 +60,17 @@ const CONTROLLERS: [Controller; 9] = [
     },
 ];
 
-/// The limits of a host with v2 alone, as `(file, value)`; of a file with several names, each.
-pub(crate) fn unified_settings(resources: &LinuxResources) -> Result<Vec<(String, String)>> {
+/// The limits as `(file, value)`, of each controller in the version in which the cgroup has it, v2 where
+/// in doubt; of a file with several names, each.
+pub(crate) fn settings(
+    cgroup: &Cgroup,
+    resources: &LinuxResources,
+) -> Result<Vec<(String, String)>> {
     let mut pairs = Vec::new();
     for controller in &CONTROLLERS {
-        for setting in (controller.plan_v2)(resources)? {
+        let in_v1 = cgroup.v1_dir(controller.v1).is_some();
+        let plan = if in_v1 { controller.plan_v1 } else { controller.plan_v2 };
+        for setting in plan(resources)? {
             let mut next = Some(Box::new(setting));
             while let Some(setting) = next {
                 pairs.extend(setting.files.into_iter().map(|file| (file, setting.value.clone())));
@@ -120,7 +126,15 @@ impl Cgroup {
     /// As [`Cgroup::apply`], and [`Error::Systemd`].
     pub fn update(&self, resources: &LinuxResources) -> Result<()> {
         if self.driver() == Driver::Systemd {
-            systemd::update(self, resources)?;
+            // With its v1 device list systemd forbids everything before it allows again what it knows:
+            // nobody is to open a device in between. Where freezing fails, that is a moment.
+            let hold = self.v1_dir("devices").is_some() && !self.frozen().unwrap_or(true);
+            let held = hold && self.freeze().is_ok();
+            let told = systemd::update(self, resources);
+            if held {
+                self.thaw()?;
+            }
+            told?;
         }
         self.apply(resources)
     }

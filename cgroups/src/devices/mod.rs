@@ -20,7 +20,7 @@ use sysbox_kernel::bpf;
 
 use crate::cgroup::Cgroup;
 use crate::error::{Error, Result};
-use policy::Policy;
+pub(crate) use policy::{Access, Kind, Policy, Rule};
 
 /// A character device by number, for [`device_rules`].
 pub type CharDevice = (i64, i64);

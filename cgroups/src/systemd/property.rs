@@ -5,6 +5,17 @@
 //! values. What it does not know (`hugetlb`, `rdma`, `io.max` of a device that it was not told of, the
 //! device filter) it leaves alone.
 //!
+//! The same goes for controllers in v1, where systemd also has a list of devices: [`super::devices`]. Their
+//! properties are the older ones, since systemd would convert the newer ones to values of its own.
+//!
+//! | cgroup v1 file | property | |
+//! |---|---|---|
+//! | `memory.limit_in_bytes` | `MemoryLimit` | bytes |
+//! | `pids.max` | `TasksMax` | |
+//! | `cpu.shares` | `CPUShares` | |
+//! | `cpu.cfs_period_us`, `cpu.cfs_quota_us` | `CPUQuotaPeriodUSec`, `CPUQuotaPerSecUSec` | whole percents, rounded up |
+//! | `blkio.weight` | `BlockIOWeight` | |
+//!
 //! | cgroup v2 file | property | |
 //! |---|---|---|
 //! | `memory.max`, `.high`, `.low`, `.min`, `.swap.max` | `MemoryMax`, ..., `MemorySwapMax` | bytes |
@@ -23,6 +34,9 @@ const INFINITY: u64 = u64::MAX;
 const PERCENT: u64 = 10_000;
 /// Highest processor or memory node that is believed to exist (the kernel's `NR_CPUS` is below).
 const HIGHEST: usize = 1 << 16;
+/// v1 files of the limit of CPU time, which together are what `cpu.max` is in v2.
+pub(super) const PERIOD: &str = "cpu.cfs_period_us";
+pub(super) const QUOTA: &str = "cpu.cfs_quota_us";
 
 /// A value of one of the types that properties have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,13 +46,14 @@ pub(super) enum Value {
     Text(String),
     Numbers(Vec<u32>),
     Bytes(Vec<u8>),
+    Pairs(Vec<(String, String)>),
 }
 
 /// A property with its value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Property {
     name: &'static str,
-    value: Value,
+    pub(super) value: Value,
     /// Only newer versions of systemd take it.
     pub(super) recent: bool,
 }
@@ -80,18 +95,35 @@ pub(super) fn write(writer: &mut Writer, properties: &[Property]) {
                     writer.signature("ay");
                     writer.array(1, |writer| values.iter().for_each(|value| writer.byte(*value)));
                 }
+                Value::Pairs(pairs) => {
+                    writer.signature("a(ss)");
+                    writer.array(8, |writer| {
+                        for (first, second) in pairs {
+                            writer.align(8);
+                            writer.string(first);
+                            writer.string(second);
+                        }
+                    });
+                }
             }
         }
     });
 }
 
-/// The properties for limits, which are given as `(file, value)` of cgroup v2. Files that have no
+/// The properties for limits, which are given as `(file, value)` of either version. Files that have no
 /// property are passed over, and so are values that only the kernel understands ("1G").
 pub(super) fn of_limits<'a>(
     settings: impl IntoIterator<Item = (&'a str, &'a str)>,
 ) -> Vec<Property> {
+    let settings: Vec<_> = settings.into_iter().map(|(file, value)| (file, value.trim())).collect();
     let mut properties: Vec<_> =
-        settings.into_iter().flat_map(|(file, value)| of_limit(file, value.trim())).collect();
+        settings.iter().flat_map(|(file, value)| of_limit(file, value)).collect();
+    let of_file = |name| settings.iter().find(|(file, _)| *file == name).map(|(_, value)| *value);
+    if let Some(time) = of_file(QUOTA) {
+        let time = if time.starts_with('-') { "max" } else { time };
+        let period = of_file(PERIOD).unwrap_or_default();
+        properties.extend(quota(&format!("{time} {period}")).unwrap_or_default());
+    }
     // An idle cgroup has no weight, and both are one property.
     if properties.iter().any(|property| property.recent) {
         properties.retain(|property| property.name != "CPUWeight" || property.recent);
@@ -104,6 +136,10 @@ fn of_limit(file: &str, value: &str) -> Vec<Property> {
     let property = |name| number().map(|number| Property::number(name, number));
     let mask = |name| bits(value).map(|bits| Property::new(name, Value::Bytes(bits)));
     let found = match file {
+        "memory.limit_in_bytes" if value == "-1" => Some(Property::number("MemoryLimit", INFINITY)),
+        "memory.limit_in_bytes" => property("MemoryLimit"),
+        "cpu.shares" => property("CPUShares"),
+        "blkio.weight" => property("BlockIOWeight"),
         "memory.max" => property("MemoryMax"),
         "memory.high" => property("MemoryHigh"),
         "memory.low" => property("MemoryLow"),
@@ -197,6 +233,36 @@ mod tests {
             ("IOWeight", 50),
         ];
         assert_eq!(numbers(&settings), expected);
+    }
+
+    #[test]
+    fn limits_of_v1() {
+        let settings = [
+            ("memory.limit_in_bytes", "1048576"),
+            ("memory.memsw.limit_in_bytes", "2097152"),
+            ("cpu.shares", "512"),
+            (PERIOD, "50000\n"),
+            (QUOTA, "12345"),
+            ("blkio.weight", "300"),
+            ("blkio.bfq.weight", "300"),
+        ];
+        let expected = [
+            ("MemoryLimit", 1 << 20),
+            ("CPUShares", 512),
+            ("BlockIOWeight", 300),
+            ("CPUQuotaPeriodUSec", 50_000),
+            ("CPUQuotaPerSecUSec", 250_000),
+        ];
+        assert_eq!(numbers(&settings), expected);
+        let unlimited = [("memory.limit_in_bytes", "-1"), (QUOTA, "-1")];
+        let expected = [
+            ("MemoryLimit", INFINITY),
+            ("CPUQuotaPeriodUSec", 100_000),
+            ("CPUQuotaPerSecUSec", INFINITY),
+        ];
+        assert_eq!(numbers(&unlimited), expected);
+        // Alone it says nothing about the time.
+        assert!(numbers(&[(PERIOD, "50000")]).is_empty());
     }
 
     #[test]

@@ -15,26 +15,33 @@ use crate::plan::{Plan, ProcessPlan, Schedule};
 
 /// Makes the container's cgroup. What is returned keeps it alive until init is in it.
 pub fn create_cgroup(cgroup: &Cgroup, id: &str, spec: &oci::Spec) -> Result<Placeholder> {
-    let limits = spec.linux().as_ref().and_then(|l| l.resources().clone()).unwrap_or_default();
+    let limits = resources(spec)?.unwrap_or_default();
     cgroup.create_with(id, &limits).context("make the cgroup")
 }
 
 /// Sets the limits of the container's cgroup.
 pub fn apply_to_cgroup(cgroup: &Cgroup, spec: &oci::Spec) -> Result<()> {
-    let given = spec.linux().as_ref().and_then(|l| l.resources().clone());
-    if let Some(mut resources) = given {
-        // The spec lists what it adds to the devices that every container may use.
-        let rules = resources.devices().clone().unwrap_or_default();
-        // In a container itself, the runtime may install no filter; the outer container's holds.
-        let may_filter = is_on_the_host().context("look at the own user namespace")?;
-        resources.set_devices(may_filter.then(|| {
-            let mut rules = device_rules(&rules, &[]);
-            rules.push(no_console_of_the_host());
-            rules
-        }));
-        cgroup.apply(&resources).context("set the limits (linux.resources)")?;
+    match resources(spec)? {
+        Some(resources) => cgroup.apply(&resources).context("set the limits (linux.resources)"),
+        None => Ok(()),
     }
-    Ok(())
+}
+
+/// The resources of the spec, with all device rules.
+fn resources(spec: &oci::Spec) -> Result<Option<oci::LinuxResources>> {
+    let Some(mut resources) = spec.linux().as_ref().and_then(|l| l.resources().clone()) else {
+        return Ok(None);
+    };
+    // The spec lists what it adds to the devices that every container may use.
+    let rules = resources.devices().clone().unwrap_or_default();
+    // In a container itself, the runtime may install no filter; the outer container's holds.
+    let may_filter = is_on_the_host().context("look at the own user namespace")?;
+    resources.set_devices(may_filter.then(|| {
+        let mut rules = device_rules(&rules, &[]);
+        rules.push(no_console_of_the_host());
+        rules
+    }));
+    Ok(Some(resources))
 }
 
 /// Nobody opens character device 5:1. For whoever opens it, it is the *host's* console; a container's
