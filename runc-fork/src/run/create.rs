@@ -6,23 +6,21 @@
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use oci_spec::runtime as oci;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat, openat};
-use rustix::process::{Signal, pidfd_send_signal};
 use sysbox_cgroups::{Cgroup, Driver, Layout};
 use sysbox_ipc::{MgrClient, crash, proto};
-use sysbox_kernel::ns::{LinkNameSpaceType, move_into_link_name_space};
-use sysbox_kernel::process::wait_pidfd;
 use sysbox_seccomp::Program;
 
 use super::console::{Terminal, send_fd};
 use super::hooks::{self, By};
+use super::host_view::HostView;
 use super::init::{Init, open_start_fifo, own_standard_streams};
 use super::listener::{self, Taker};
 use super::namespaces::launch;
+use super::undo::Undo;
 use super::{copy_up, labels, limits, netdev, notify, stage, tree, userns};
 use crate::log;
 use crate::plan::Plan;
@@ -84,14 +82,7 @@ pub fn create(request: &Request) -> Result<Created> {
 
     let manager = MgrClient::connect()?;
     directory.create()?;
-    let mut undo = Undo {
-        directory: &directory,
-        manager: None,
-        cgroup: None,
-        init: None,
-        work: None,
-        armed: true,
-    };
+    let mut undo = Undo::new(&directory);
     let _lock = directory.lock()?;
     let rootfs = open_rootfs(&prepared.bundle.rootfs)?;
     let joined = userns::to_join(spec)?;
@@ -227,7 +218,7 @@ pub fn create(request: &Request) -> Result<Created> {
         write_pid_file(pid_file, pid)?;
     }
     manager.commit(&directory.manager_id(), pid, pidfd.as_fd())?;
-    undo.armed = false;
+    undo.disarm();
     timer.mark("commit");
     crash::point("create.committed");
     Ok(Created { state, master })
@@ -370,89 +361,4 @@ pub fn write_pid_file(path: &Path, pid: i32) -> Result<()> {
 
 fn clone_pair((key, value): (&String, &String)) -> (String, String) {
     (key.clone(), value.clone())
-}
-
-/// The host's mount namespace and the working directory in it, both of which a private mount
-/// namespace takes away.
-struct HostView {
-    namespace: fs::File,
-    directory: OwnedFd,
-}
-
-impl HostView {
-    fn remember() -> Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(Self {
-            namespace: fs::File::open("/proc/self/ns/mnt").context("open /proc/self/ns/mnt")?,
-            directory: openat(CWD, ".", flags, Mode::empty()).context("open the directory")?,
-        })
-    }
-
-    fn restore(&self) -> Result<()> {
-        move_into_link_name_space(self.namespace.as_fd(), Some(LinkNameSpaceType::Mount))
-            .context("return to the host's mount namespace")?;
-        rustix::process::fchdir(&self.directory).context("return to the working directory")
-    }
-}
-
-/// What was made so far; undone when dropped while armed.
-struct Undo<'a> {
-    directory: &'a Directory,
-    /// Once it has registered the container.
-    manager: Option<&'a MgrClient>,
-    cgroup: Option<Cgroup>,
-    init: Option<OwnedFd>,
-    work: Option<PathBuf>,
-    armed: bool,
-}
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        if !self.armed {
-            return;
-        }
-        if let Some(init) = &self.init {
-            let _ = pidfd_send_signal(init, Signal::KILL);
-            let _ = wait_pidfd(init);
-        }
-        if let Some(cgroup) = &self.cgroup {
-            remove_cgroup(cgroup);
-        }
-        if let Some(work) = &self.work {
-            remove_work_directory(work);
-        }
-        // As long as the directory is there, nobody else makes a container of this id: the manager,
-        // which clears up after a runtime that ends, would take that one's for what this has left.
-        if let Some(manager) = self.manager
-            && let Err(e) = manager.unregister(&self.directory.manager_id())
-        {
-            log::warn(&format!("take the registration back: {e:#}"));
-        }
-        if let Err(e) = self.directory.remove() {
-            log::warn(&format!("{e:#}"));
-        }
-    }
-}
-
-/// Ends what is left in a cgroup and removes it; tells what could not be done.
-pub fn remove_cgroup(cgroup: &Cgroup) {
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let result = cgroup.kill_all(9).and_then(|()| cgroup.remove());
-        match result {
-            Ok(()) => return,
-            Err(_) if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(10)),
-            Err(e) => return log::warn(&format!("remove the cgroup: {e}")),
-        }
-    }
-}
-
-/// Removes the overlay work directory that was made beside the engine's.
-pub fn remove_work_directory(work: &Path) {
-    match fs::remove_dir_all(work) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            log::warn(&format!("remove {}: {e}", work.display()));
-        }
-        _ => {}
-    }
 }

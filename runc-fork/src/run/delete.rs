@@ -8,8 +8,9 @@ use sysbox_ipc::{MgrClient, crash};
 use sysbox_kernel::ns::pidfd;
 use sysbox_kernel::process::wait_pidfd;
 
-use super::create::{plan_cgroup, remove_cgroup, remove_work_directory};
+use super::create::plan_cgroup;
 use super::hooks;
+use super::undo::{remove_cgroup, remove_work_directory};
 use crate::log;
 use crate::state::{Directory, State, Status, is_alive};
 
