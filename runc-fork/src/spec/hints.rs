@@ -74,7 +74,7 @@ pub fn hints(loaded: &Loaded, options: &Options) -> Result<Hints, Error> {
         None => spec.process().as_ref().and_then(|process| recognise(&rootfs, process)),
     };
     Ok(Hints {
-        engine: engine(spec, docker_dir.is_some()),
+        engine: engine(loaded, docker_dir.is_some()),
         host_user_namespace: docker.user_namespace == "host",
         privileged: docker.privileged || looks_privileged(spec),
         init_system,
@@ -136,7 +136,13 @@ fn read_host_config(directory: &Path) -> HostConfig {
     text.ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default()
 }
 
-fn engine(spec: &Spec, is_docker: bool) -> Engine {
+/// Where containerd keeps the bundles of its tasks; `ctr` and nerdctl leave no other mark.
+const CONTAINERD_TASKS: [&str; 2] =
+    ["io.containerd.runtime.v2.task", "io.containerd.runtime.v1.linux"];
+
+fn engine(Loaded { spec, bundle, .. }: &Loaded, is_docker: bool) -> Engine {
+    let of_containerd =
+        || bundle.iter().any(|part| CONTAINERD_TASKS.iter().any(|tasks| part == *tasks));
     let annotations = spec.annotations().iter().flatten();
     let has = |prefix: &str| annotations.clone().any(|(name, _)| name.starts_with(prefix));
     if is_docker {
@@ -145,7 +151,7 @@ fn engine(spec: &Spec, is_docker: bool) -> Engine {
         Engine::Podman
     } else if has("io.kubernetes.cri-o.") {
         Engine::CriO
-    } else if has("io.kubernetes.cri.") {
+    } else if has("io.kubernetes.cri.") || of_containerd() {
         Engine::Containerd
     } else {
         Engine::Unknown
@@ -260,8 +266,12 @@ mod tests {
                 json["annotations"] = annotations;
                 json["mounts"] = json!([]);
             });
-            assert_eq!(engine(&spec, docker_directory(&spec).is_some()), expected);
+            let loaded = loaded(spec, Path::new("/rootfs"));
+            assert_eq!(engine(&loaded, docker_directory(&loaded.spec).is_some()), expected);
         }
+        let mut task = loaded(Spec::default(), Path::new("/rootfs"));
+        task.bundle = "/run/containerd/io.containerd.runtime.v2.task/default/a".into();
+        assert_eq!(engine(&task, false), Engine::Containerd);
         let spec = docker(|_| {});
         assert!(docker_directory(&spec).unwrap().starts_with("/var/lib/docker/containers"));
     }

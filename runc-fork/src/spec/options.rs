@@ -24,8 +24,9 @@ pub struct Options {
     /// Make it a system container. Otherwise "keep my spec, only isolate it": user, cgroup and
     /// time namespaces are added, and nothing else is changed.
     pub system_container: bool,
-    /// Give the process the capabilities of the spec instead of all (root) or none (others).
-    pub honor_capabilities: bool,
+    /// Give the process the capabilities of the spec instead of all (root) or none (others); `None`
+    /// where nothing was said: then the spec decides whose they are, an engine's or a user's.
+    pub honor_capabilities: Option<bool>,
     /// Destinations of bind mounts whose sources are not to be ID-mapped.
     pub skip_uid_shift: Vec<PathBuf>,
     /// Refuse the container if a bind mount's source cannot be ID-mapped.
@@ -51,7 +52,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             system_container: true,
-            honor_capabilities: false,
+            honor_capabilities: None,
             skip_uid_shift: Vec::new(),
             require_id_mapping: false,
             id_range_size: 0,
@@ -78,7 +79,7 @@ const WISHES: &[Wish] = &[
     Wish {
         annotation: "honor-caps",
         variable: "HONOR_CAPS",
-        apply: |options, value| truth(value).map(|truth| options.honor_capabilities = truth),
+        apply: |options, value| truth(value).map(|truth| options.honor_capabilities = Some(truth)),
     },
     Wish {
         annotation: "skip-uid-shift",
@@ -280,7 +281,7 @@ mod tests {
     #[test]
     fn an_annotation_wins_over_the_images_variable() {
         let both = spec(&["SYSBOX_HONOR_CAPS=TRUE"], &[("io.sysbox.honor-caps", "false")]);
-        assert!(!Options::of(&both).unwrap().honor_capabilities);
+        assert_eq!(Options::of(&both).unwrap().honor_capabilities, Some(false));
     }
 
     #[test]

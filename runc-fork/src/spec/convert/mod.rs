@@ -18,7 +18,7 @@ use std::collections::HashMap;
 use oci_spec::runtime::{Capabilities, Process, Spec};
 
 use super::options::ANNOTATION_PREFIX;
-use super::{Hints, Options};
+use super::{Engine, Hints, Options};
 
 /// What conversion needs besides the spec.
 #[derive(Clone, Copy, Debug)]
@@ -37,7 +37,10 @@ pub struct Context<'a> {
 pub fn convert(mut spec: Spec, context: &Context<'_>) -> (Spec, Vec<String>) {
     let mut warnings = Vec::new();
     if let Some(process) = spec.process_mut().take() {
-        let mut process = convert_process(process, context.options, context.capabilities);
+        let honor = honors_capabilities(&process, context);
+        let options = Options { honor_capabilities: Some(honor), ..context.options.clone() };
+        annotate(&mut spec, "honor-caps", &honor.to_string());
+        let mut process = convert_process(process, &options, context.capabilities);
         if let Some(init) = context.hints.init_system.filter(|_| is_system(context)) {
             process::tell_container(&mut process, context.hints.engine);
             annotate(&mut spec, "init-system", init.name());
@@ -57,7 +60,6 @@ pub fn convert(mut spec: Spec, context: &Context<'_>) -> (Spec, Vec<String>) {
         devices::add(&mut spec, &taken);
     }
     annotate(&mut spec, "system-container", &is_system(context).to_string());
-    annotate(&mut spec, "honor-caps", &context.options.honor_capabilities.to_string());
     (spec, warnings)
 }
 
@@ -72,12 +74,20 @@ pub fn convert_process(
     process::drop_own_variables(&mut process);
     if options.system_container {
         process::drop_engine_profile(&mut process);
-        if !options.honor_capabilities {
+        if options.honor_capabilities != Some(true) {
             process::grant_capabilities(&mut process, capabilities);
         }
     }
     process::limit_capabilities(&mut process, capabilities);
     process
+}
+
+/// Whether the process keeps the capabilities that the spec lists: because that was asked for, or
+/// because somebody wrote them who is no engine.
+fn honors_capabilities(process: &Process, context: &Context<'_>) -> bool {
+    let by_hand =
+        context.hints.engine == Engine::Unknown && process::lists_own_capabilities(process);
+    context.options.honor_capabilities.unwrap_or(by_hand)
 }
 
 fn is_system(context: &Context<'_>) -> bool {

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
+use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, Process};
 
 use crate::spec::Engine;
 use crate::spec::options::VARIABLE_PREFIX;
@@ -37,6 +37,42 @@ pub(super) fn drop_engine_profile(process: &mut Process) {
     if process.apparmor_profile().as_ref().is_some_and(of_engine) {
         process.set_apparmor_profile(None);
     }
+}
+
+/// What every engine gives to every container, at least: CRI-O's list. Podman's has two more, that of
+/// Docker and containerd five; `--cap-add` adds to them.
+const OF_ENGINES: [Capability; 9] = [
+    Capability::Chown,
+    Capability::DacOverride,
+    Capability::Fowner,
+    Capability::Fsetid,
+    Capability::Kill,
+    Capability::NetBindService,
+    Capability::Setgid,
+    Capability::Setpcap,
+    Capability::Setuid,
+];
+
+/// What `runc spec`, and ours, writes into every example.
+const OF_EXAMPLES: [Capability; 3] =
+    [Capability::AuditWrite, Capability::Kill, Capability::NetBindService];
+
+/// Whether the capabilities are a user's own choice, in a spec that bears no mark of an engine: they are
+/// neither those of an engine (which leave the ambient set empty) nor of an untouched example, and not
+/// missing altogether, which is no choice.
+pub(super) fn lists_own_capabilities(process: &Process) -> bool {
+    let Some(sets) = process.capabilities() else {
+        return false;
+    };
+    let [bounding, effective, permitted, inheritable, ambient] =
+        [sets.bounding(), sets.effective(), sets.permitted(), sets.inheritable(), sets.ambient()]
+            .map(|set| set.clone().unwrap_or_default());
+    let example = Capabilities::from(OF_EXAMPLES);
+    // Older examples have the other two sets as well.
+    let is_example = [&bounding, &effective, &permitted].iter().all(|set| **set == example)
+        && [&inheritable, &ambient].iter().all(|set| set.is_empty() || **set == example);
+    let is_engines = ambient.is_empty() && bounding.is_superset(&Capabilities::from(OF_ENGINES));
+    !is_example && !is_engines
 }
 
 /// All for root, none for others; the bounding set is full, so that setuid programs (sudo) work.

@@ -169,7 +169,7 @@ fn root_gets_all_capabilities_and_others_none() {
     let user = sets(&converted(|spec| spec["process"]["user"]["uid"] = json!(1000)));
     assert_eq!(user, [&all, &none, &none, &none, &none].map(Clone::clone));
     // The spec's, as far as the kernel has them.
-    let honored = Options { honor_capabilities: true, ..Options::default() };
+    let honored = Options { honor_capabilities: Some(true), ..Options::default() };
     let (spec, _) = converted_with(&honored, None, |_| {});
     let of_spec = HashSet::from([Capability::Chown, Capability::NetRaw]);
     assert_eq!(sets(&spec)[..3], [&of_spec, &of_spec, &of_spec].map(Clone::clone));
@@ -272,10 +272,10 @@ fn keep_my_spec_only_isolates() {
 
 #[test]
 fn the_converted_spec_remembers_the_wishes() {
-    let wished = Options { honor_capabilities: true, ..Options::default() };
+    let wished = Options { honor_capabilities: Some(true), ..Options::default() };
     let (spec, _) = converted_with(&wished, Some(InitSystem::Systemd), |_| {});
     let remembered = Options::of(&spec).unwrap();
-    assert!(remembered.honor_capabilities && remembered.system_container);
+    assert!(remembered.honor_capabilities == Some(true) && remembered.system_container);
     // Engines read annotations back from `state`: what was there stays.
     let spec = converted(|spec| spec["annotations"] = json!({"org.example": "x"}));
     assert_eq!(spec.annotations().as_ref().unwrap()["org.example"], "x");
@@ -297,4 +297,40 @@ fn what_is_not_ours_stays() {
     assert_eq!(process.rlimits().as_ref().unwrap().len(), 1);
     let resources = spec.linux().as_ref().unwrap().resources().clone().unwrap();
     assert_eq!(resources.pids().as_ref().unwrap().limit(), 7);
+}
+
+#[test]
+fn capabilities_that_a_user_chose_stay() {
+    let chosen = |engine, capabilities: Value| {
+        let hints = Hints { engine, ..Hints::default() };
+        let all = all_capabilities();
+        let options = Options::default();
+        let context =
+            Context { options: &options, hints: &hints, capabilities: &all, gid_count: 65536 };
+        let spec = docker(|spec| spec["process"]["capabilities"] = capabilities);
+        let (spec, _) = convert(spec, &context);
+        let sets = spec.process().as_ref().unwrap().capabilities().clone().unwrap();
+        let kept = sets.effective().clone().unwrap_or_default() != all;
+        assert_eq!(Options::of(&spec).unwrap().honor_capabilities, Some(kept));
+        kept
+    };
+    let same = |list: &[&str]| json!({ "bounding": list, "effective": list, "permitted": list });
+    let example = ["CAP_AUDIT_WRITE", "CAP_KILL", "CAP_NET_BIND_SERVICE"];
+    let own = same(&["CAP_CHOWN"]);
+    assert!(chosen(Engine::Unknown, own.clone()));
+    assert!(chosen(Engine::Unknown, json!({})), "none at all is a choice, too");
+    for engine in [Engine::Docker, Engine::Podman, Engine::Containerd, Engine::CriO] {
+        assert!(!chosen(engine, own.clone()), "{engine:?}");
+    }
+    // What tools write without being asked, and engines that left no mark.
+    assert!(!chosen(Engine::Unknown, Value::Null));
+    assert!(!chosen(Engine::Unknown, same(&example)));
+    let mut old_example = same(&example);
+    old_example["ambient"] = json!(example);
+    assert!(!chosen(Engine::Unknown, old_example));
+    let dockers = docker(|_| {}).process().as_ref().unwrap().capabilities().clone();
+    let mut dockers = json!(dockers.unwrap());
+    assert!(!chosen(Engine::Unknown, dockers.clone()));
+    dockers["ambient"] = dockers["bounding"].clone();
+    assert!(chosen(Engine::Unknown, dockers), "no engine fills the ambient set");
 }
