@@ -18,6 +18,8 @@ pub const CASES: &[Case] = &[
     ("suite::start_container_hooks_have_the_environment", hook_environment),
     ("suite::lines_of_a_terminal_end_as_they_were_written", line_ends),
     ("suite::a_created_container_ends_at_sigterm", sigterm),
+    ("suite::capabilities_that_were_chosen_stay", chosen),
+    ("suite::the_kernels_log_is_the_null_device", kernel_log),
     ("suite::capabilities_count_for_the_programs_own_file", executable),
 ];
 
@@ -119,6 +121,36 @@ fn sigterm(world: &World) {
     bundle.make("create", &[]).ok();
     bundle.call(&["kill"], &[]).ok();
     wait_until("its end", || bundle.state()["status"] == "stopped");
+}
+
+fn chosen(world: &World) {
+    let sets = "grep -E 'Cap(Eff|Bnd|Amb)' /proc/self/status";
+    let mut bundle = Bundle::sleeping(world, "chosen");
+    bundle.spec["process"]["capabilities"] = json!({});
+    bundle.start();
+    let none = "CapEff:\t0000000000000000\nCapBnd:\t0000000000000000\nCapAmb:\t0000000000000000";
+    assert_eq!(bundle.exec(sets).ok(), none);
+    let done = bundle.call(&["exec", "--cap", "CAP_KILL"], &["sh", "-c", sets]).ok();
+    assert!(done.contains("CapBnd:\t0000000000000020"), "{done}");
+    // What the example lists was nobody's choice.
+    let example = Bundle::new(world, "example", sets).run().ok();
+    assert!(example.contains("CapEff:\t000001ff"), "{example}");
+}
+
+fn kernel_log(world: &World) {
+    let mut bundle = Bundle::new(
+        world,
+        "kmsg",
+        "head -n 1 /dev/kmsg && echo a >/dev/kmsg && stat -c %a /dev/kmsg",
+    );
+    bundle.spec["linux"]["devices"] =
+        json!([{ "path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11, "fileMode": 0o600 }]);
+    let rules = &mut bundle.spec["linux"]["resources"]["devices"];
+    rules
+        .as_array_mut()
+        .unwrap()
+        .push(json!({ "allow": true, "type": "c", "major": 1, "minor": 11, "access": "rw" }));
+    assert_eq!(bundle.run().ok(), "600");
 }
 
 fn executable(world: &World) {

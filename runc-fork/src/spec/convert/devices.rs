@@ -4,12 +4,15 @@ use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{LinuxDevice, LinuxDeviceCgroup, LinuxDeviceType, LinuxResources, Spec};
 
+/// Minor number of the null device.
+const NULL: i64 = 3;
+
 /// A device that every system container gets: path, major, minor, mode, reason.
 const DEVICES: &[(&str, i64, i64, u32, &str)] = &[
     (
         "/dev/kmsg",
         1,
-        3,
+        NULL,
         0o644,
         "kubelet and init systems open it; it is the null device under that name, since the \
          kernel's log is the host's",
@@ -30,6 +33,10 @@ const DEVICES: &[(&str, i64, i64, u32, &str)] = &[
     ),
 ];
 
+/// The kernel's log. Nobody but the host's root may read it, so where the spec lists it and allows it
+/// (kubelet in a container is told to ask for it) it is the null device, too.
+const KERNEL_LOG: (i64, i64) = (1, 11);
+
 /// Adds the devices, except where the spec has one or, by `mounts`, mounts something there.
 pub(super) fn add(spec: &mut Spec, mounts: &[PathBuf]) {
     let Some(linux) = spec.linux_mut() else {
@@ -38,6 +45,13 @@ pub(super) fn add(spec: &mut Spec, mounts: &[PathBuf]) {
     let mut devices = linux.devices().clone().unwrap_or_default();
     let mut resources: LinuxResources = linux.resources().clone().unwrap_or_default();
     let mut rules = resources.devices().clone().unwrap_or_default();
+    let is_log =
+        |d: &LinuxDevice| d.typ() == LinuxDeviceType::C && (d.major(), d.minor()) == KERNEL_LOG;
+    let allowed = allows(&rules, KERNEL_LOG);
+    for device in devices.iter_mut().filter(|device| allowed && is_log(device)) {
+        device.set_minor(NULL);
+        rules.push(LinuxDeviceCgroup::from(&*device));
+    }
     for &(path, major, minor, mode, _) in DEVICES {
         let path = Path::new(path);
         let taken = devices.iter().any(|device| device.path() == path)
@@ -55,6 +69,16 @@ pub(super) fn add(spec: &mut Spec, mounts: &[PathBuf]) {
     }
     resources.set_devices(Some(rules));
     linux.set_devices(Some(devices)).set_resources(Some(resources));
+}
+
+/// Whether the rules allow this character device: the last one that is about it counts.
+fn allows(rules: &[LinuxDeviceCgroup], (major, minor): (i64, i64)) -> bool {
+    let is = |number: Option<i64>, wanted| number.is_none_or(|n| n == wanted || n < 0);
+    let about = |rule: &&LinuxDeviceCgroup| {
+        let kind = matches!(rule.typ(), None | Some(LinuxDeviceType::A | LinuxDeviceType::C));
+        kind && is(rule.major(), major) && is(rule.minor(), minor)
+    };
+    rules.iter().rfind(about).is_some_and(LinuxDeviceCgroup::allow)
 }
 
 #[cfg(test)]

@@ -219,6 +219,32 @@ fn devices_are_added_with_their_rules() {
 }
 
 #[test]
+fn the_kernels_log_is_the_null_device() {
+    let with = |rules: Value| {
+        converted(|spec| {
+            spec["linux"]["devices"] = json!([
+                {"path": "/dev/log/kmsg", "type": "c", "major": 1, "minor": 11, "fileMode": 384},
+                {"path": "/dev/disk", "type": "b", "major": 1, "minor": 11}
+            ]);
+            spec["linux"]["resources"]["devices"] = rules;
+        })
+    };
+    let log = with(json!([
+        {"allow": false, "access": "rwm"},
+        {"allow": true, "type": "c", "major": 1, "minor": 11, "access": "rw"},
+        {"allow": false, "type": "b", "access": "rw"}
+    ]));
+    let linux = log.linux().as_ref().unwrap();
+    let devices = linux.devices().clone().unwrap();
+    assert_eq!((devices[0].minor(), devices[0].file_mode()), (3, Some(0o600)));
+    assert_eq!(devices[1].minor(), 11);
+    assert!(devices.iter().any(|device| device.path().ends_with("dev/kmsg")));
+    let denied = with(json!([{"allow": false, "access": "rwm"}]));
+    let devices = denied.linux().as_ref().unwrap().devices().clone().unwrap();
+    assert_eq!(devices[0].minor(), 11, "who denies it is to be denied");
+}
+
+#[test]
 fn group_ranges_are_cut_to_the_groups_that_exist() {
     let rows = [
         ("0 2147483647", "0 65535"),
