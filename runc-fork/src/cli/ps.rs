@@ -1,12 +1,17 @@
 //! `ps`: the processes of a container, by ps(1) or as a list of pids.
 
+use std::fs::File;
+use std::os::fd::AsFd;
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use sysbox_kernel::ns::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::Global;
-use crate::state::Directory;
+use crate::log;
+use crate::run::process::become_root_inside;
+use crate::state::{Directory, is_alive};
 
 /// display the processes running inside a container
 #[derive(Args, Debug)]
@@ -24,13 +29,29 @@ pub struct PsArgs {
 /// Runs the command.
 pub fn run(global: &Global, args: &PsArgs) -> Result<()> {
     let directory = Directory::new(&global.root, &args.id)?;
-    let pids = directory.load()?.cgroup.pids().context("list the container's processes")?;
+    let state = directory.load()?;
+    let pids = state.cgroup.pids().context("list the container's processes")?;
     match args.format.as_str() {
         "json" => super::say(serde_json::to_string(&pids)?)?,
-        "table" => print_ps(&pids, &args.ps_options)?,
+        "table" => {
+            if is_alive(&state.init)
+                && let Err(e) = see_ids_inside(state.init.pid)
+            {
+                log::debug(&format!("ps shows the host's ids: {e}"));
+            }
+            print_ps(&pids, &args.ps_options)?;
+        }
         other => bail!("invalid format option: {other:?}"),
     }
     Ok(())
+}
+
+/// Becomes root of the container's user namespace: ps(1) then shows the ids that the processes have
+/// inside, and root's as its own.
+fn see_ids_inside(init: i32) -> Result<()> {
+    let namespace = File::open(format!("/proc/{init}/ns/user"))?;
+    move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::User))?;
+    become_root_inside()
 }
 
 fn print_ps(pids: &[i32], options: &[String]) -> Result<()> {

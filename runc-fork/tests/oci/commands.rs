@@ -117,7 +117,10 @@ fn output(world: &World) {
     let all: Value = serde_json::from_str(&world.runtime(&["list", "-f", "json"]).ok()).unwrap();
     assert!(all.as_array().unwrap().iter().any(|c| c["id"] == bundle.id.as_str()));
     world.runtime(&["list", "-f", "xml"]).fails(1, "invalid format option");
-    assert!(bundle.call(&["ps"], &[]).ok().contains("sleep 1000"));
+    let own = bundle.call(&["ps"], &["-e", "-x"]).ok();
+    assert!(own.contains("sleep 1000"), "root's processes are ps's own: {own}");
+    let table = bundle.call(&["ps"], &[]).ok();
+    assert!(table.contains("sleep 1000") && table.lines().nth(1).unwrap().starts_with("root "));
     assert!(bundle.call(&["ps"], &["-eo", "pid,args"]).ok().contains("sleep 1000"));
     let stats: Value =
         serde_json::from_str(&bundle.call(&["events", "--stats"], &[]).ok()).unwrap();
