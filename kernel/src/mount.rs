@@ -2,7 +2,7 @@
 //! new mount calls that every part uses.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use rustix::mount::{
@@ -105,6 +105,43 @@ pub fn clone_tree(dir: impl AsFd, path: &Path, recursive: bool) -> io::Result<Ow
         flags |= OpenTreeFlags::AT_RECURSIVE;
     }
     Ok(open_tree(dir, path, flags)?)
+}
+
+/// As [`clone_tree`] of `tree` itself, with another ID mapping than the mounts have (or with one, where
+/// they have none), of the top or of all of the tree. `ENOSYS` before Linux 6.15: there a mount that is
+/// mapped stays as it is, see [`idmap`].
+pub fn clone_remapped(tree: impl AsFd, userns: impl AsFd, recursive: bool) -> io::Result<OwnedFd> {
+    let idmap = u64::from(linux_raw_sys::general::MOUNT_ATTR_IDMAP);
+    let attr = linux_raw_sys::general::mount_attr {
+        attr_set: idmap,
+        attr_clr: idmap,
+        propagation: 0,
+        userns_fd: u64::try_from(userns.as_fd().as_raw_fd()).unwrap_or(u64::MAX),
+    };
+    let mut flags = linux_raw_sys::general::OPEN_TREE_CLONE
+        | linux_raw_sys::general::OPEN_TREE_CLOEXEC
+        | linux_raw_sys::general::AT_EMPTY_PATH;
+    if recursive {
+        flags |= linux_raw_sys::general::AT_RECURSIVE;
+    }
+    // SAFETY: the path is a NUL-terminated constant, `attr` is a live `mount_attr` whose exact size is
+    // passed, and the kernel only reads it.
+    let result = unsafe {
+        libc::syscall(
+            i64::from(linux_raw_sys::general::__NR_open_tree_attr),
+            tree.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            std::ptr::from_ref(&attr),
+            size_of::<linux_raw_sys::general::mount_attr>(),
+        )
+    };
+    let fd = i32::try_from(result).unwrap_or(-1);
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made this descriptor for us; nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 /// Attaches a detached mount over what `target` refers to.

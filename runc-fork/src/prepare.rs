@@ -24,7 +24,10 @@ pub struct Prepared {
 /// Reads and validates a bundle.
 pub fn prepare(bundle: &Path) -> Result<Prepared> {
     let bundle = spec::load(bundle)?;
-    let options = Options::of(&bundle.spec)?;
+    let mut options = Options::of(&bundle.spec)?;
+    if options.id_range_size == 0 {
+        options.id_range_size = spec::ids_of_mounts(&bundle.spec);
+    }
     for warning in bundle.warnings.iter().chain(&options.warnings) {
         log::warn(warning);
     }

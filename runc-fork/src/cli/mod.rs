@@ -148,7 +148,11 @@ pub fn main() -> ExitCode {
         Err(e) => {
             // As runc: 255 cannot be mistaken for the exit code of most programs.
             let exec = matches!(command, Command::Exec(_));
-            let prefix = if exec { "exec failed: " } else { "" };
+            let prefix = match command {
+                Command::Exec(_) => "exec failed: ",
+                Command::Run(_) => "sysbox-runc run failed: ",
+                _ => "",
+            };
             log::error(&format!("{prefix}{}", log::chain(&e)));
             ExitCode::from(if exec { 255 } else { 1 })
         }

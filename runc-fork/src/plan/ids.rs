@@ -52,6 +52,15 @@ impl Ids {
         translate(&self.gids, inside)
     }
 
+    /// These mappings, whose targets are ids inside of `container`, with the host's ids for them. What
+    /// the container has no ids for is left out.
+    pub fn within(&self, container: &Self) -> Self {
+        Self {
+            uids: compose(&self.uids, &container.uids),
+            gids: compose(&self.gids, &container.gids),
+        }
+    }
+
     /// Whether every id is the same inside and outside, so that no file is to be ID-mapped: the
     /// manager is in a container itself, where the kernel allows no ID-mapped mounts.
     pub fn are_the_same(&self) -> bool {
@@ -64,6 +73,20 @@ impl Ids {
     }
 }
 
+fn compose(first: &[IdMap], second: &[IdMap]) -> Vec<IdMap> {
+    let end = |start: u32, count: u32| start.saturating_add(count);
+    let overlap = |a: &IdMap, b: &IdMap| {
+        let from = a.outside.max(b.inside);
+        let to = end(a.outside, a.count).min(end(b.inside, b.count));
+        (from < to).then(|| IdMap {
+            inside: a.inside + (from - a.outside),
+            outside: b.outside + (from - b.inside),
+            count: to - from,
+        })
+    };
+    first.iter().flat_map(|a| second.iter().filter_map(move |b| overlap(a, b))).collect()
+}
+
 fn translate(maps: &[IdMap], inside: u32) -> Option<u32> {
     maps.iter().find_map(|m| {
         let offset = inside.checked_sub(m.inside)?;
@@ -74,6 +97,22 @@ fn translate(maps: &[IdMap], inside: u32) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_mapping_to_ids_inside_leads_to_those_of_the_host() {
+        let map = |inside, outside, count| IdMap { inside, outside, count };
+        let ids = |maps: &[IdMap]| Ids { uids: maps.to_vec(), gids: maps.to_vec() };
+        let container = ids(&[map(0, 300_000, 1000), map(1000, 500_000, 1000)]);
+        let own = ids(&[map(7, 0, 1), map(100, 990, 20), map(5000, 1990, 100)]);
+        let expected = [
+            map(7, 300_000, 1),
+            map(100, 300_990, 10),
+            map(110, 500_000, 10),
+            map(5000, 500_990, 10),
+        ];
+        assert_eq!(own.within(&container), ids(&expected));
+        assert_eq!(ids(&[map(0, 70_000, 1)]).within(&container), Ids::default());
+    }
 
     #[test]
     fn several_entries() {

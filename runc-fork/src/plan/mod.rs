@@ -21,7 +21,7 @@ use crate::spec::Options;
 pub use ids::Ids;
 pub use mounts::{LABEL, Mapping, MountPlan, Source};
 pub use namespaces::{Joined, Namespaces, TimeOffsets};
-pub use options::MountOptions;
+pub use options::{LOCKED, MountOptions};
 pub use process::{Capabilities, ProcessPlan};
 pub use schedule::{MemoryPolicy, Schedule};
 
@@ -144,6 +144,30 @@ impl Plan {
             terminal: process.terminal,
             process,
         })
+    }
+}
+
+impl Plan {
+    /// Reads the mounts as whoever wrote `spec` meant them: with a user namespace in it, or not.
+    pub fn heed_user_namespace(&mut self, spec: &oci::Spec) {
+        let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+        let kind = oci::LinuxNamespaceType::User;
+        if !namespaces.into_iter().flatten().any(|n| n.typ() == kind) {
+            return;
+        }
+        let of_spec = |mount: &MountPlan| {
+            let mut mounts = spec.mounts().iter().flatten();
+            mounts.any(|m| *m.destination() == mount.destination)
+        };
+        let says_mapping = |m: &MountPlan| m.own_ids.is_some() || m.options.idmap.is_some();
+        // Who says of one mount how it is mapped says of the others that they are not.
+        let says_all = self.mounts.iter().any(says_mapping);
+        for mount in &mut self.mounts {
+            mount.knows_user_namespace = true;
+            if says_all && of_spec(mount) && !says_mapping(mount) {
+                mount.mapping = Mapping::Never;
+            }
+        }
     }
 }
 

@@ -58,9 +58,10 @@ pub struct MountPlan {
     pub mapping: Mapping,
     /// `uidMappings` and `gidMappings` of the mount itself: from ids on disk to ids of the host.
     pub own_ids: Option<Ids>,
-    /// Attributes of the source stay that the mount's options do not name, as they do for a container
-    /// whose spec has a user namespace.
-    pub keeps_locked: bool,
+    /// The spec has a user namespace, so it means what it would mean to runc in one: attributes of the
+    /// source stay that the options do not name, and `own_ids` lead to ids of the host. Otherwise they
+    /// lead to ids inside.
+    pub knows_user_namespace: bool,
     /// Propagation that init sets, once the mount namespace is the container's own.
     pub late_propagation: Option<(Propagation, bool)>,
 }
@@ -127,7 +128,7 @@ impl MountPlan {
             options,
             mapping: Mapping::default(),
             own_ids,
-            keeps_locked: false,
+            knows_user_namespace: false,
             late_propagation,
         })
     }
@@ -142,7 +143,7 @@ impl MountPlan {
             options,
             mapping: Mapping::default(),
             own_ids: None,
-            keeps_locked: false,
+            knows_user_namespace: false,
             late_propagation: None,
         }
     }

@@ -4,6 +4,14 @@
 use linux_raw_sys::general as raw;
 use sysbox_kernel::mount::Propagation;
 
+/// What the kernel locks when a mount comes into a user namespace, besides the access-time mode.
+pub const LOCKED: u64 = (raw::MOUNT_ATTR_RDONLY
+    | raw::MOUNT_ATTR_NOSUID
+    | raw::MOUNT_ATTR_NODEV
+    | raw::MOUNT_ATTR_NOEXEC) as u64;
+/// The access-time mode.
+const TIMES: u64 = (raw::MOUNT_ATTR__ATIME | raw::MOUNT_ATTR_NODIRATIME) as u64;
+
 /// Parsed options of one mount.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MountOptions {
@@ -154,6 +162,21 @@ impl MountOptions {
         }
     }
 
+    /// The attributes of a mount by what mountinfo says of it.
+    pub fn attributes_of(shown: &str) -> u64 {
+        let attributes = Self::parse(shown.split(',')).attributes.0;
+        let has_mode = shown.split(',').any(|word| word == "noatime" || word == "relatime");
+        attributes | if has_mode { 0 } else { u64::from(raw::MOUNT_ATTR_STRICTATIME) }
+    }
+
+    /// Whether a bind mount is to lose what the kernel locks in a user namespace, of what its source
+    /// has: one of [`LOCKED`] that is named, or the access-time mode.
+    pub fn breaks_locks(&self, source: u64) -> bool {
+        let (set, clear) = self.of_bind(LOCKED);
+        let result = source & !clear | set;
+        source & !result & LOCKED != 0 || (source ^ result) & TIMES != 0
+    }
+
     /// What a bind mount is to have, of what its source has: as runc, all of the attributes once one of
     /// them is named, like mount(8) with `remount,bind`. `locked` are those that the source keeps unless
     /// they are named (a user namespace could not take them off).
@@ -163,7 +186,6 @@ impl MountOptions {
             | raw::MOUNT_ATTR_NODEV
             | raw::MOUNT_ATTR_NOEXEC
             | raw::MOUNT_ATTR_NOSYMFOLLOW;
-        const TIMES: u64 = (raw::MOUNT_ATTR__ATIME | raw::MOUNT_ATTR_NODIRATIME) as u64;
         let (set, clear) = self.attributes;
         if !self.changes {
             return (set, clear);
@@ -222,6 +244,28 @@ mod tests {
         }
         let keeps = MountOptions::parse(["bind", "ro"]).of_bind(plain);
         assert_eq!(keeps, (read_only, 0));
+    }
+
+    #[test]
+    fn what_a_user_namespace_locks_cannot_be_named_away() {
+        for (source, words, breaks) in [
+            ("ro,relatime", "bind,nosuid", false),
+            ("ro,relatime", "bind,rw", true),
+            ("rw,nodev,noatime", "bind,ro,exec", false),
+            ("rw,nodev,noatime", "bind,dev", true),
+            ("rw", "bind,nostrictatime", false),
+            ("rw", "bind,nodiratime", true),
+            ("rw", "bind,relatime", true),
+            ("rw,relatime", "bind,norelatime", false),
+            ("rw,relatime", "bind,strictatime", true),
+            ("rw,nodiratime,relatime", "bind,diratime", false),
+            ("rw,nodiratime,relatime", "bind,noatime", true),
+            ("rw,noatime", "bind,noatime", false),
+        ] {
+            let options = MountOptions::parse(words.split(','));
+            let source_has = MountOptions::attributes_of(source);
+            assert_eq!(options.breaks_locks(source_has), breaks, "{source}: {words}");
+        }
     }
 
     #[test]

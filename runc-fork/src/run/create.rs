@@ -27,8 +27,6 @@ use crate::plan::Plan;
 use crate::prepare::{self, Prepared};
 use crate::state::{Directory, Identity, State, Status, VERSION};
 
-const USER_NAMESPACE: oci::LinuxNamespaceType = oci::LinuxNamespaceType::User;
-
 /// What `create` is asked to do.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -97,9 +95,7 @@ pub fn create(request: &Request) -> Result<Created> {
     let mut plan =
         Plan::new(&request.id, &bundle, &converted, &registration.reply, &prepared.options)?;
     plan.process.pass_sockets(request.listen_fds);
-    let has_userns = spec.linux().as_ref().and_then(|l| l.namespaces().as_ref());
-    let has_userns = has_userns.into_iter().flatten().any(|n| n.typ() == USER_NAMESPACE);
-    plan.mounts.iter_mut().for_each(|mount| mount.keeps_locked = has_userns);
+    plan.heed_user_namespace(spec);
     stage::check_places(&plan.mounts, rootfs.as_fd())?;
     stage::take_over_modes(&mut plan.mounts, rootfs.as_fd())?;
     drop(rootfs);
@@ -125,7 +121,6 @@ pub fn create(request: &Request) -> Result<Created> {
 
     let host = HostView::remember()?;
     tree::enter_private_namespace()?;
-    stage::map_by_own_ids(&mut plan.mounts)?;
     let preserved_fds = request.listen_fds + request.preserve_fds;
     let launched = launch(&plan, registration.userns.as_fd(), &entrance, |channel| {
         let init = Init {

@@ -24,7 +24,7 @@ pub use error::Error;
 pub use hints::{Engine, Hints, hints};
 pub use init_system::InitSystem;
 pub use load::{Loaded, load, load_process};
-pub use options::Options;
+pub use options::{Options, ids_of_mounts};
 pub use validate::{is_host_namespace, validate};
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 
 use super::{Error, InitSystem};
 
@@ -205,9 +205,10 @@ fn absolute_paths(value: &str) -> Result<Vec<PathBuf>, String> {
 /// Most ids that a variable may ask for: an image can set one, and the host's ids are finite.
 const MOST_BY_VARIABLE: u32 = 64 * 65536;
 
+/// Debian's nobody is 65534.
+const SMALLEST: u32 = 65536;
+
 fn range_size(value: &str, most: u32) -> Result<u32, String> {
-    /// Debian's nobody is 65534.
-    const SMALLEST: u32 = 65536;
     match value.parse() {
         Ok(size) if (SMALLEST..=most).contains(&size) => Ok(size),
         Ok(size) if size > most => Err(format!(
@@ -215,6 +216,21 @@ fn range_size(value: &str, most: u32) -> Result<u32, String> {
         )),
         _ => Err(format!("{value:?} is not a number of ids, {SMALLEST} or more")),
     }
+}
+
+/// How many ids the container needs for those that its mounts are mapped to, where the spec has no user
+/// namespace and so means ids inside; 0 if the usual number will do. What is beyond all reason is no
+/// number of ids.
+pub fn ids_of_mounts(spec: &Spec) -> u32 {
+    let namespaces = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_ref());
+    if namespaces.into_iter().flatten().any(|n| n.typ() == LinuxNamespaceType::User) {
+        return 0;
+    }
+    let mounts = spec.mounts().iter().flatten();
+    let maps = mounts.flat_map(|m| [m.uid_mappings(), m.gid_mappings()]).flatten().flatten();
+    let ends = maps.map(|map| map.host_id().saturating_add(map.size()));
+    let needed = ends.filter(|end| *end <= MOST_BY_VARIABLE).max().unwrap_or(0);
+    if needed > SMALLEST { needed.next_multiple_of(SMALLEST) } else { 0 }
 }
 
 fn stated(value: &str) -> Result<Stated, String> {
@@ -295,6 +311,22 @@ mod tests {
         assert!(error.contains("io.sysbox.id-range-size"), "{error}");
         assert!(size(&["SYSBOX_ID_RANGE_SIZE=1000"], &[]).is_err());
         assert!(size(&[], &[("io.sysbox.", "1")]).is_err());
+    }
+
+    #[test]
+    fn mounts_that_name_ids_bring_them_along() {
+        let needed = |host, size, namespaces: serde_json::Value| {
+            let maps = json!([{"containerID": 0, "hostID": host, "size": size}]);
+            let mount = json!({"destination": "/a", "uidMappings": maps, "gidMappings": maps});
+            let mut spec = json!(spec(&[], &[]));
+            spec["mounts"] = json!([mount]);
+            spec["linux"] = json!({ "namespaces": namespaces });
+            ids_of_mounts(&serde_json::from_value(spec).unwrap())
+        };
+        assert_eq!(needed(1000, 10, json!([])), 0);
+        assert_eq!(needed(100_000, 65536, json!([])), 196_608);
+        assert_eq!(needed(100_000, 65536, json!([{"type": "user"}])), 0);
+        assert_eq!(needed(1_000_000_000, 65536, json!([])), 0);
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod commands;
 mod compat;
 mod console;
 mod hooks;
+mod idmap;
 mod mounts;
 mod namespaces;
 mod process;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         compat::CASES,
         console::CASES,
         hooks::CASES,
+        idmap::CASES,
         mounts::CASES,
         namespaces::CASES,
         process::CASES,

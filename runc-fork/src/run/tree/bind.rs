@@ -9,9 +9,9 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, opena
 use sysbox_kernel::features::Feature;
 use sysbox_kernel::mount::{Attributes, Propagation, clone_tree, idmap, set_attributes};
 
-use super::Kind;
 use super::mountinfo::Mount as Mounted;
-use crate::plan::{Mapping, MountPlan, Plan, Source};
+use super::{Kind, own_ids};
+use crate::plan::{LOCKED, Mapping, MountOptions, MountPlan, Plan, Source};
 
 /// Opens the source of the user's bind mount.
 pub fn open_source(source: &Path) -> Result<OwnedFd> {
@@ -26,17 +26,30 @@ pub fn open_store(source: &Path) -> Result<OwnedFd> {
         .with_context(|| format!("open the store {}", source.display()))
 }
 
-/// A detached clone of `source`, ID-mapped where that is possible, with the mount's attributes.
+/// A detached clone of `source`, ID-mapped by `own` if it has a mapping of its own, otherwise by the
+/// container's where that is possible, with the mount's attributes.
 pub fn clone(
     plan: &Plan,
     userns: BorrowedFd<'_>,
     mount: &MountPlan,
+    own: Option<BorrowedFd<'_>>,
     (source, opened): (&Path, OwnedFd),
     warnings: &mut Vec<String>,
 ) -> Result<(OwnedFd, Kind)> {
+    check_locks(mount, &opened)?;
     let stat = fstat(&opened)?;
     let directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
     let recursive = mount.options.recursive && directory;
+    if let Some(own) = own {
+        let map_tree = mount.options.idmap.unwrap_or(false) && recursive;
+        let others = (!mount.knows_user_namespace).then_some(userns);
+        let clone = own_ids::clone(source, &opened, own, (recursive, map_tree), others)
+            .with_context(|| {
+                format!("ID-map the source {}: can its file system be ID-mapped?", source.display())
+            })?;
+        apply_attributes(&clone, mount)?;
+        return Ok((clone, if directory { Kind::Directory } else { Kind::File }));
+    }
     let clone = clone_tree(&opened, Path::new(""), recursive)
         .with_context(|| format!("clone the source {}", source.display()))?;
     let tmpfs_cannot = is_tmpfs(&opened)? && !Feature::IdmappedTmpfs.may_be_used();
@@ -86,7 +99,7 @@ fn is_tmpfs(fd: &OwnedFd) -> Result<bool> {
 }
 
 /// ID-maps the tree; if something below cannot be mapped, at least its top.
-fn map(
+pub fn map(
     clone: &OwnedFd,
     userns: BorrowedFd<'_>,
     recursive: bool,
@@ -101,16 +114,56 @@ fn map(
     }
 }
 
-/// What the kernel locks when a mount comes into a user namespace.
-const LOCKED: u64 = (linux_raw_sys::general::MOUNT_ATTR_RDONLY
-    | linux_raw_sys::general::MOUNT_ATTR_NOSUID
-    | linux_raw_sys::general::MOUNT_ATTR_NODEV
-    | linux_raw_sys::general::MOUNT_ATTR_NOEXEC) as u64;
+/// As runc, whose mounts are made inside: where the spec has a user namespace, the options may not take
+/// away what the kernel locks in one.
+fn check_locks(mount: &MountPlan, source: &OwnedFd) -> Result<()> {
+    if !mount.knows_user_namespace
+        || !matches!(mount.source, Source::Bind(_))
+        || !mount.options.changes
+    {
+        return Ok(());
+    }
+    // All but the answer of a read-only file system is the mount's own, and cheap.
+    if !mount.options.breaks_locks(attributes_with_file_system(source)?) {
+        return Ok(());
+    }
+    let shown = Mounted::of(source)?.options;
+    if mount.options.breaks_locks(MountOptions::attributes_of(&shown)) {
+        bail!(
+            "operation not permitted: the source is mounted with {shown}, of which a container with a user namespace may not take anything off; leave the options that do so out"
+        );
+    }
+    Ok(())
+}
+
+/// The attributes of the mount that `file` lies in, `ro` also where only the file system is.
+fn attributes_with_file_system(file: &OwnedFd) -> Result<u64> {
+    use linux_raw_sys::general as raw;
+    use rustix::fs::StatVfsMountFlags as Flags;
+    let has = rustix::fs::fstatvfs(file).context("look at the source's mount")?.f_flag;
+    let mode = if has.intersects(Flags::NOATIME | Flags::RELATIME) {
+        0
+    } else {
+        raw::MOUNT_ATTR_STRICTATIME
+    };
+    let bits = [
+        (Flags::RDONLY, raw::MOUNT_ATTR_RDONLY),
+        (Flags::NOSUID, raw::MOUNT_ATTR_NOSUID),
+        (Flags::NODEV, raw::MOUNT_ATTR_NODEV),
+        (Flags::NOEXEC, raw::MOUNT_ATTR_NOEXEC),
+        (Flags::NOATIME, raw::MOUNT_ATTR_NOATIME),
+        (Flags::NODIRATIME, raw::MOUNT_ATTR_NODIRATIME),
+    ];
+    let set = bits.iter().filter(|(flag, _)| has.contains(*flag));
+    Ok(u64::from(set.fold(mode, |all, (_, bit)| all | bit)))
+}
 
 /// Sets `ro`, `nosuid`... on a detached mount.
 pub fn apply_attributes(mount_fd: impl AsFd, mount: &MountPlan) -> Result<()> {
     let own = match mount.source {
-        Source::Bind(_) => mount.options.of_bind(if mount.keeps_locked { LOCKED } else { 0 }),
+        Source::Bind(_) => {
+            mount.options.of_bind(if mount.knows_user_namespace { LOCKED } else { 0 })
+        }
         _ => mount.options.attributes,
     };
     for ((set, clear), recursive) in [(own, false), (mount.options.recursive_attributes, true)] {

@@ -12,6 +12,7 @@ mod devices;
 mod mask;
 pub mod mountinfo;
 mod overlay;
+mod own_ids;
 mod pseudo;
 mod rootfs;
 
@@ -78,6 +79,8 @@ pub fn enter_private_namespace() -> Result<()> {
 pub fn build(plan: &Plan, context: &Parts<'_>) -> Result<Tree> {
     let root_uid = plan.ids.host_uid(0).context("user id 0 of the container is not mapped")?;
     let root_gid = plan.ids.host_gid(0).context("group id 0 of the container is not mapped")?;
+    // Before the file-system ids change: it takes root's to write mappings.
+    let own = own_ids::namespaces(plan)?;
     // Files made on the way (mount points, device nodes) must belong to container root, and the
     // kernel accepts no others on an ID-mapped mount. Capabilities stay: a change of the
     // file-system ids drops them only without this securebit.
@@ -88,23 +91,28 @@ pub fn build(plan: &Plan, context: &Parts<'_>) -> Result<Tree> {
     let old = set_fs_ids(root_uid, root_gid)
         .context("take the file-system ids of the container's root")?;
     let mask = rustix::process::umask(rustix::fs::Mode::empty());
-    let result = build_as_container_root(plan, context);
+    let result = build_as_container_root(plan, context, &own);
     rustix::process::umask(mask);
     set_fs_ids(old.0, old.1).context("return to the file-system ids of root")?;
     rustix::thread::set_capabilities_secure_bits(bits)?;
     result
 }
 
-fn build_as_container_root(plan: &Plan, context: &Parts<'_>) -> Result<Tree> {
+fn build_as_container_root(
+    plan: &Plan,
+    context: &Parts<'_>,
+    own: &[Option<OwnedFd>],
+) -> Result<Tree> {
     let rootfs::Rootfs { mount: root, work_directory } = rootfs::mount(plan, context.userns)?;
     // In the place of the engine's, for hooks that enter the container's mount namespace and mount
     // something below `root.path` (GPU drivers come so). Nobody else sees it.
     attach(&root, open_directory(&plan.rootfs)?).context("attach the root file system")?;
     private(&root)?;
     let mut tree = Tree { root, work_directory, warnings: Vec::new() };
-    for mount in &plan.mounts {
-        place(plan, context, &mut tree, mount)
-            .with_context(|| format!("mount {}", mount.destination.display()))?;
+    for (mount, own) in plan.mounts.iter().zip(own) {
+        place(plan, context, &mut tree, (mount, own.as_ref().map(AsFd::as_fd)))
+            .with_context(|| mounting(mount))
+            .context("unable to start container process: error during container init")?;
     }
     pseudo::attach_emulated(tree.root.as_fd(), context.netns, context.emulated)?;
     devices::make(plan, tree.root.as_fd())?;
@@ -119,6 +127,15 @@ fn build_as_container_root(plan: &Plan, context: &Parts<'_>) -> Result<Tree> {
             .context("make the root file system read-only")?;
     }
     Ok(tree)
+}
+
+/// The words of runc, which people search for.
+fn mounting(mount: &MountPlan) -> String {
+    let source = match &mount.source {
+        Source::Bind(path) | Source::Store(path) => path.display().to_string(),
+        _ => mount.shown_source.clone(),
+    };
+    format!("error mounting {source:?} to rootfs at {:?}", mount.destination.display().to_string())
 }
 
 /// Makes the working directory if the image has none, for the container's root, as runc does; also in
@@ -148,7 +165,12 @@ fn close_dev(plan: &Plan, root: BorrowedFd<'_>) -> Result<()> {
     Ok(())
 }
 
-fn place(plan: &Plan, context: &Parts<'_>, tree: &mut Tree, mount: &MountPlan) -> Result<()> {
+fn place(
+    plan: &Plan,
+    context: &Parts<'_>,
+    tree: &mut Tree,
+    (mount, own): (&MountPlan, Option<BorrowedFd<'_>>),
+) -> Result<()> {
     let root = tree.root.as_fd();
     let (detached, kind) = match &mount.source {
         Source::Cgroup => {
@@ -171,11 +193,11 @@ fn place(plan: &Plan, context: &Parts<'_>, tree: &mut Tree, mount: &MountPlan) -
         Source::Tmpfs => (pseudo::tmpfs(&plan.ids, mount)?, Kind::Directory),
         Source::Bind(source) => {
             let opened = bind::open_source(source)?;
-            bind::clone(plan, context.userns, mount, (source, opened), &mut tree.warnings)?
+            bind::clone(plan, context.userns, mount, own, (source, opened), &mut tree.warnings)?
         }
         Source::Store(source) => {
             let opened = bind::open_store(source)?;
-            bind::clone(plan, context.userns, mount, (source, opened), &mut tree.warnings)?
+            bind::clone(plan, context.userns, mount, own, (source, opened), &mut tree.warnings)?
         }
         Source::Other(fs_type) => (pseudo::other(fs_type, mount)?, Kind::Directory),
     };

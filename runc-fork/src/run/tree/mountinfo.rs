@@ -1,7 +1,7 @@
 //! What `/proc/self/mountinfo` tells of one mount, proc_pid_mountinfo(5).
 
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rustix::fs::{AtFlags, StatxFlags, statx};
@@ -13,6 +13,8 @@ pub struct Mount {
     pub id: u64,
     /// Where it is mounted.
     pub mount_point: PathBuf,
+    /// Options of the mount itself, e.g. `rw,nosuid`.
+    pub options: String,
     /// File system type.
     pub fs_type: String,
     /// Options of the superblock, with the kernel's octal escapes: split at commas first, then
@@ -38,11 +40,33 @@ impl Mount {
         let mut left = left.split(' ');
         let id = left.next()?.parse().ok()?;
         let mount_point = unescape(left.nth(3)?);
+        let options = left.next()?.to_owned();
         let mut right = right.split(' ');
         let fs_type = right.next()?.to_owned();
         let super_options = right.nth(1)?.to_owned();
-        Some(Self { id, mount_point: mount_point.into(), fs_type, super_options })
+        Some(Self { id, mount_point: mount_point.into(), options, fs_type, super_options })
     }
+}
+
+/// Where something is mounted below `directory`, relative to it; not what is mounted on that in turn.
+pub fn outermost_below(directory: &Path) -> Result<Vec<PathBuf>> {
+    let text =
+        std::fs::read_to_string("/proc/self/mountinfo").context("read /proc/self/mountinfo")?;
+    Ok(outermost(text.lines().filter_map(Mount::parse), directory))
+}
+
+fn outermost(mounts: impl Iterator<Item = Mount>, directory: &Path) -> Vec<PathBuf> {
+    let below = |mount: Mount| mount.mount_point.strip_prefix(directory).ok().map(Path::to_owned);
+    let mut paths: Vec<PathBuf> = mounts.filter_map(below).collect();
+    paths.sort();
+    let mut outermost: Vec<PathBuf> = Vec::new();
+    for path in paths {
+        let covered = outermost.iter().any(|outer| path.starts_with(outer));
+        if !path.as_os_str().is_empty() && !covered {
+            outermost.push(path);
+        }
+    }
+    outermost
 }
 
 /// Undoes the octal escapes of mountinfo (`\040` is a space).
@@ -74,11 +98,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn what_is_mounted_below() {
+        let lines = ["/", "/a", "/a/b/c", "/a/b", "/a/b", "/ab", "/a/d\\040e"];
+        let mounts = lines.iter().map(|point| format!("1 2 0:1 / {point} rw - tmpfs tmpfs rw"));
+        let mounts = mounts.map(|line| Mount::parse(&line).unwrap());
+        assert_eq!(outermost(mounts, Path::new("/a")), ["b", "d e"].map(PathBuf::from));
+    }
+
+    #[test]
     fn a_line_with_optional_fields_and_a_space() {
         let line = r"36 35 98:0 /a /mnt\0402 rw,noatime master:1 shared:2 - overlay ov rw,lowerdir=/x\054y";
         let mount = Mount::parse(line).unwrap();
         assert_eq!(mount.id, 36);
         assert_eq!(mount.mount_point, PathBuf::from("/mnt 2"));
+        assert_eq!(mount.options, "rw,noatime");
         assert_eq!(mount.fs_type, "overlay");
         assert_eq!(mount.super_options, r"rw,lowerdir=/x\054y");
         assert_eq!(unescape(&mount.super_options), "rw,lowerdir=/x,y");
