@@ -7,7 +7,7 @@
 # this machine, not by the new one: that takes seconds, and minutes where the processor is emulated.
 # Disks are kept, named by the hash of this file and of what it reads.
 
-MACHINE_PACKAGES=linux-image-cloud-amd64,systemd,systemd-sysv,udev,dbus,apparmor,docker.io,iptables,iproute2,procps,kmod,jq,ca-certificates,xfsprogs,btrfs-progs,fuse-overlayfs,podman
+MACHINE_PACKAGES=linux-image-cloud-amd64,systemd,systemd-sysv,udev,dbus,apparmor,docker.io,iptables,iproute2,procps,kmod,jq,ca-certificates,xfsprogs,btrfs-progs,fuse-overlayfs,podman,nfs-kernel-server
 
 # The suites that make machines, and what each has beyond the common list: Docker's command line, which
 # was part of docker.io in Debian 12; there, what the quick start would install.
@@ -51,7 +51,7 @@ make_machine() {
 
 # In a mount namespace: a /proc that was busy once stays mounted, and would go into the file system.
 # A mirror may serve a copy of testing that is older than the week for which that is signed.
-# The hooks' $1 is the new system.
+# The hooks' $1 is the new system. A step starts the NFS server; no other is to wait for it at boot.
 install_machine() {
     # shellcheck disable=SC2016
     unshare --mount --propagation private mmdebstrap --variant=minbase --include="$MACHINE_PACKAGES${MACHINE_EXTRA[$1]}" \
@@ -62,6 +62,7 @@ install_machine() {
         --customize-hook="copy-in '$TOP/tests/machine/image/task.service' /etc/systemd/system" \
         --customize-hook="copy-in '$TOP/tests/machine/image/task' /usr/local/sbin" \
         --customize-hook='chroot "$1" systemctl --quiet enable task.service' \
+        --customize-hook='chroot "$1" systemctl --quiet disable nfs-server.service nfs-client.target rpcbind.socket rpcbind.service' \
         --customize-hook='echo "/dev/vda / ext4 rw 0 1" >"$1/etc/fstab"; echo machine >"$1/etc/hostname"; rm -f "$1/etc/resolv.conf"' \
         "$1" "$2"
 }
