@@ -71,9 +71,16 @@ impl MgrClient {
         self.expect_ok(call, &[listener, pidfd], "attach_listener")
     }
 
-    /// Makes the registration permanent.
-    pub fn commit(&self, id: &str, init_pid: i32, pidfd: BorrowedFd<'_>) -> Result<(), Error> {
-        let call = mgr_request::Call::Commit(proto::Commit { id: id.to_owned(), init_pid });
+    /// Makes the registration permanent, and tells what the user should know of the container.
+    pub fn commit(
+        &self,
+        id: &str,
+        init_pid: i32,
+        pidfd: BorrowedFd<'_>,
+        warnings: Vec<String>,
+    ) -> Result<(), Error> {
+        let commit = proto::Commit { id: id.to_owned(), init_pid, warnings };
+        let call = mgr_request::Call::Commit(commit);
         self.expect_ok(call, &[pidfd], "commit")
     }
 

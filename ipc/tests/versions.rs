@@ -60,7 +60,14 @@ fn calls_of_the_first_runtime_are_understood() {
     for (hex, call) in [
         (REGISTER, mgr_request::Call::Register(register)),
         (ATTACH, mgr_request::Call::AttachListener(proto::AttachListener { id: id() })),
-        (COMMIT, mgr_request::Call::Commit(proto::Commit { id: id(), init_pid: 42 })),
+        (
+            COMMIT,
+            mgr_request::Call::Commit(proto::Commit {
+                id: id(),
+                init_pid: 42,
+                ..Default::default()
+            }),
+        ),
         (UNREGISTER, mgr_request::Call::Unregister(proto::Unregister { id: id() })),
         (STATUS, mgr_request::Call::Status(proto::Empty {})),
     ] {

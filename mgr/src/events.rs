@@ -37,6 +37,8 @@ pub enum Kind {
     Created,
     /// Its init lives.
     Running,
+    /// It runs, and the user should know something about it.
+    Warned,
     /// Its init has ended.
     Exited,
     /// The runtime deleted it.
@@ -57,6 +59,7 @@ impl Kind {
             Self::TakenUp => "taken-up",
             Self::Created => "created",
             Self::Running => "running",
+            Self::Warned => "warned",
             Self::Exited => "exited",
             Self::Deleted => "deleted",
             Self::Undone => "undone",

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result};
@@ -16,6 +16,12 @@ struct Log {
 }
 
 static LOG: OnceLock<Log> = OnceLock::new();
+
+static WARNINGS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// How many warnings the manager is told, and how many characters of each.
+const TOLD: usize = 16;
+const LONGEST: usize = 500;
 
 /// Decides once where messages go.
 pub fn init(path: Option<&Path>, json: bool, debug: bool) -> Result<()> {
@@ -65,6 +71,16 @@ pub fn error(message: &str) {
 /// Something that the user should know but that stops nothing.
 pub fn warn(message: &str) {
     write("warning", message);
+    let mut warnings = WARNINGS.lock().unwrap_or_else(PoisonError::into_inner);
+    if warnings.len() < TOLD {
+        warnings.push(message.chars().take(LONGEST).collect());
+    }
+}
+
+/// The warnings of this process so far, the first few of them. Engines keep the log of a runtime that
+/// succeeded where nobody looks, so the manager is told them, too.
+pub fn warnings() -> Vec<String> {
+    WARNINGS.lock().unwrap_or_else(PoisonError::into_inner).clone()
 }
 
 /// Only with `--debug`.

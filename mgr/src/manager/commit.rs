@@ -13,6 +13,12 @@ use crate::events::Kind;
 use crate::registry::{Process, State as Life, process};
 
 impl Manager {
+    /// Tells what the runtime wants the user to know of a container.
+    pub fn warned(&self, id: &str, text: &str) {
+        tracing::warn!(container = id, "{text}");
+        self.events.add(Kind::Warned, id, text);
+    }
+
     /// Makes the registration of `id` permanent. The caller has made sure that it is the one who
     /// registered it.
     pub fn commit(&self, id: &str, init_pid: i32, pidfd: OwnedFd) -> Result<()> {

@@ -194,6 +194,9 @@ impl Session<'_> {
             )));
         }
         self.manager.commit(&call.id, call.init_pid, pidfd)?;
+        for warning in &call.warnings {
+            self.manager.warned(&call.id, warning);
+        }
         self.transaction = None;
         Ok(())
     }

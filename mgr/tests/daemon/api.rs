@@ -9,7 +9,7 @@ use std::process::{Command, Output, Stdio};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::host::Host;
+use crate::host::{Host, Init};
 use crate::need_root;
 
 /// `sysbox` with these arguments, for the host's manager.
@@ -137,6 +137,28 @@ fn events_are_told_as_they_happen_and_afterwards() {
         assert!(line.contains(kind), "{kept}");
     }
     assert_eq!(of_the_first.len(), 4, "{kept}");
+}
+
+/// Engines hide what a runtime that succeeds has to say.
+#[test]
+fn warnings_of_the_runtime_are_in_the_events_and_in_the_log() {
+    need_root!();
+    let host = Host::new();
+    let client = host.client();
+    client.register(&host.request("c1")).unwrap();
+    let init = Init::start(Command::new("sleep").arg("1000"));
+    client.commit_with("c1", init.pid(), &["/data: it is so", "/other: and so"]).unwrap();
+    let kept = sysbox(&host, &["events", "--no-follow"]).output().unwrap();
+    let log = fs::read_to_string(host.path("log")).unwrap();
+    for warning in ["/data: it is so", "/other: and so"] {
+        let line = text(&kept).lines().find(|line| line.contains(warning)).map(str::to_owned);
+        assert!(
+            line.is_some_and(|line| line.contains("warned") && line.contains("c1")),
+            "{kept:?}"
+        );
+        let line = log.lines().find(|line| line.contains(warning));
+        assert!(line.is_some_and(|line| line.contains("WARN") && line.contains("c1")), "{log}");
+    }
 }
 
 #[test]

@@ -60,9 +60,14 @@ impl Client {
     }
 
     pub fn commit(&self, id: &str, pid: u32) -> Result<(), String> {
+        self.commit_with(id, pid, &[])
+    }
+
+    pub fn commit_with(&self, id: &str, pid: u32, warnings: &[&str]) -> Result<(), String> {
         let init_pid = pid as i32;
+        let warnings = warnings.iter().map(|&text| text.to_owned()).collect();
         let pidfd = pidfd_open(Pid::from_raw(init_pid).unwrap(), PidfdFlags::empty()).unwrap();
-        let call = Call::Commit(proto::Commit { id: id.into(), init_pid });
+        let call = Call::Commit(proto::Commit { id: id.into(), init_pid, warnings });
         self.call(call, &[pidfd.as_fd()]).map(drop)
     }
 

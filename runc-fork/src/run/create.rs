@@ -212,7 +212,7 @@ pub fn create(request: &Request) -> Result<Created> {
     if let Some(pid_file) = &request.pid_file {
         write_pid_file(pid_file, pid)?;
     }
-    manager.commit(&directory.manager_id(), pid, pidfd.as_fd())?;
+    manager.commit(&directory.manager_id(), pid, pidfd.as_fd(), log::warnings())?;
     undo.disarm();
     timer.mark("commit");
     crash::point("create.committed");
