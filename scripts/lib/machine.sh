@@ -29,24 +29,34 @@ machine_accelerator() {
 
 # What the kernel is told where the processor is emulated: the emulator's clock counter is good, though
 # two busy processors seem to disagree about it and every look at another clock costs a hundred times as
-# much; and nothing runs there that the costly ways around faults of processors would keep out.
-machine_hints() { [ "$(machine_accelerator)" = kvm ] || say 'tsc=reliable mitigations=off'; }
+# much; nothing runs there that the costly ways around faults of processors would keep out; and on a
+# host that is busy the kernel would take a timer that is late for a broken one, and panic.
+machine_hints() { [ "$(machine_accelerator)" = kvm ] || say 'tsc=reliable mitigations=off no_timer_check'; }
+
+# For how many seconds a machine may print nothing new before it counts as hanging: until its task has
+# begun, and from then on. The second is longer than what a step or test may take, which ends by itself.
+MACHINE_BOOT_SILENCE=${MACHINE_BOOT_SILENCE:-300}
+MACHINE_TASK_SILENCE=${MACHINE_TASK_SILENCE:-1700}
+
+# What a boot has running.
+MACHINE_PIDS=()
 
 # machine_boot DIR DISK TASK RESULTS SECONDS: boots the machine whose kernel is in DIR, has it run the
 # task in the directory TASK and shows what that prints. Afterwards RESULTS has `console`, `output` and
-# what the task left. Fails if the task failed, or the machine did, or was not done in time; then the
-# end of the console is shown.
+# what the task left. Fails if the task failed, or the machine did, or hung, or was not done in time; then
+# it tells what happened, and shows the end of the console if there is no result.
 machine_boot() {
-    local dir=$1 disk=$2 task=$3 results=$4 limit=$5 status=0 tail_pid
+    local dir=$1 disk=$2 task=$3 results=$4 limit=$5 qemu status=0
     rm -rf "$results"
     mkdir -p "$results"
     tar -C "$task" -cf "$results/task.tar" .
     truncate -s 64M "$results/back.tar"
     : >"$results/output"
+    : >"$results/console"
     tail --follow --lines=+1 --sleep-interval=0.2 "$results/output" &
-    tail_pid=$!
+    MACHINE_PIDS=($!)
     # No network card: nothing that a test needs may come from outside.
-    timeout --signal=TERM --kill-after=10 "$limit" qemu-system-x86_64 \
+    qemu-system-x86_64 \
         -accel "$(machine_accelerator)" -cpu max -smp 2 -m "${MACHINE_MEMORY:-3G}" -nographic -no-reboot -nic none -monitor none \
         -kernel "$dir/vmlinuz" -initrd "$dir/initrd" \
         -append "root=/dev/vda rw console=ttyS0 panic=-1 systemd.show_status=true apparmor=1 security=apparmor $(machine_hints) ${MACHINE_CMDLINE:-}" \
@@ -55,21 +65,67 @@ machine_boot() {
         -drive "file=$results/back.tar,format=raw,if=virtio,cache=unsafe" \
         -device virtio-rng-pci \
         -serial "file:$results/console" -serial "file:$results/output" \
-        >"$results/qemu.log" 2>&1 </dev/null || status=$?
+        >"$results/qemu.log" 2>&1 </dev/null &
+    qemu=$!
+    MACHINE_PIDS+=("$qemu")
+    machine_watch "$qemu" "$results" "$limit" || status=$?
     # What was printed last is still to be shown.
     sleep 0.5
-    kill "$tail_pid" 2>/dev/null || true
+    machine_end
     tar -C "$results" -xf "$results/back.tar" 2>/dev/null || true
     rm -f "$results/task.tar" "$results/back.tar"
     if [ "$(cat "$results/status" 2>/dev/null)" = 0 ]; then return 0; fi
+    if [ ! -s "$results/status" ]; then machine_post_mortem "$results" "$status" "$dir"; fi
+    return 1
+}
+
+# Ends what a boot has running, if anything is: to be called when the script ends, too.
+machine_end() {
+    local pid
+    for pid in "${MACHINE_PIDS[@]}"; do stop_pid "$pid" 10 || true; done
+    MACHINE_PIDS=()
+}
+
+# machine_watch PID RESULTS SECONDS: waits for the end of QEMU, whose status is returned, or ends it, tells
+# why, and returns 124.
+machine_watch() {
+    local pid=$1 results=$2 limit=$3 start=$SECONDS since=$SECONDS seen='' now patience why
+    until process_gone "$pid"; do
+        now=$(machine_progress "$results")
+        [ "$now" = "$seen" ] || { seen=$now since=$SECONDS; }
+        if [ -s "$results/output" ]; then
+            patience=$MACHINE_TASK_SILENCE why='its task had begun, and then'
+        else
+            patience=$MACHINE_BOOT_SILENCE why='it has not begun with its task, and'
+        fi
+        if [ $((SECONDS - since)) -ge "$patience" ]; then
+            why="the machine hangs: $why nothing new was printed for $patience s"
+        elif [ $((SECONDS - start)) -ge "$limit" ]; then
+            why="the machine was not done after $limit s"
+        else
+            sleep 1
+            continue
+        fi
+        stop_pid "$pid" 10 || true
+        say "$why"
+        return 124
+    done
+    wait "$pid"
+}
+
+# A number that changes when the machine gets on: lines of the console, but for those in which systemd
+# tells again and again how long it has been waiting, and the length of what the task has printed.
+machine_progress() { say "$(grep -acv 'job is running' "$1/console") $(stat -c %s "$1/output")"; }
+
+# machine_post_mortem RESULTS STATUS DIR: what is known of a machine that gave no result.
+machine_post_mortem() {
+    local results=$1 status=$2
     case $status in
-        0) ;;
-        124 | 137) say "the machine was not done after $limit s" ;;
+        0 | 124) ;;
         *) say "qemu failed with status $status:"; tail -n 5 "$results/qemu.log" ;;
     esac
-    if [ ! -s "$results/status" ]; then
-        say "the machine gave no result; the end of its console ($results/console):"
-        tail -n 60 "$results/console" | tr -d '\r' | sed 's/^/    | /'
-    fi
-    return 1
+    say "the machine gave no result; the end of its console ($results/console):"
+    tail -n 60 "$results/console" | tr -d '\r' | sed 's/^/    | /'
+    say "a machine that is only slow may print nothing for longer with MACHINE_BOOT_SILENCE or MACHINE_TASK_SILENCE=SECONDS;"
+    say "one whose disk is broken gets a new one after: rm -r $3"
 }
