@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod features;
 pub mod fuse;
 pub mod landlock;
+pub mod memory;
 pub mod mount;
 pub mod mount_table;
 pub mod notify;

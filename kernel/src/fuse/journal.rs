@@ -13,10 +13,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{
-    MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create,
-};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
+use crate::memory::Shared;
 
 /// Most requests that are answered at the same time; more wait in the kernel. Untouched entries take
 /// no memory.
@@ -35,8 +32,7 @@ const UNANSWERED: [u32; 3] = [2, 36, 42];
 /// The journal of one connection.
 #[derive(Debug)]
 pub struct Journal {
-    memory: OwnedFd,
-    map: NonNull<u8>,
+    memory: Shared,
     state: Mutex<State>,
     /// Signalled when an entry becomes free.
     freed: Condvar,
@@ -50,21 +46,10 @@ struct State {
     taken: HashMap<u64, usize>,
 }
 
-// SAFETY: `map` is a shared mapping that lives as long as the journal; an entry in it is touched only
-// by who has its number out of `free`, with the state locked or (in `receive`) before it is in `taken`.
-unsafe impl Send for Journal {}
-// SAFETY: as above.
-unsafe impl Sync for Journal {}
-
 impl Journal {
     /// A new, empty journal.
     pub fn new() -> io::Result<Self> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let memory = memfd_create("sysbox-fuse-journal", flags)?;
-        ftruncate(&memory, SIZE as u64)?;
-        // Touching a page beyond the end of a file that was cut short kills the process.
-        fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        Self::map(memory)
+        Ok(Self::of(Shared::new("sysbox-fuse-journal", SIZE)?))
     }
 
     /// The journal of a dead server, and the requests that it may not have answered.
@@ -72,11 +57,7 @@ impl Journal {
     /// # Errors
     /// `InvalidData` if the descriptor is no journal.
     pub fn open(memory: OwnedFd) -> io::Result<(Self, Vec<Vec<u8>>)> {
-        let size = usize::try_from(fstat(&memory)?.st_size).unwrap_or(0);
-        if size != SIZE || !fcntl_get_seals(&memory)?.contains(SealFlags::SHRINK) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a journal of requests"));
-        }
-        let journal = Self::map(memory)?;
+        let journal = Self::of(Shared::open(memory, SIZE)?);
         let mut left = Vec::new();
         {
             let mut state = journal.lock();
@@ -93,19 +74,14 @@ impl Journal {
         Ok((journal, left))
     }
 
-    fn map(memory: OwnedFd) -> io::Result<Self> {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new mapping at an address of the kernel's choice; it overlays nothing.
-        let map =
-            unsafe { mmap(std::ptr::null_mut(), SIZE, protection, MapFlags::SHARED, &memory, 0) }?;
-        let map = NonNull::new(map.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
+    fn of(memory: Shared) -> Self {
         let state = State { free: (0..ENTRIES).rev().collect(), taken: HashMap::new() };
-        Ok(Self { memory, map, state: Mutex::new(state), freed: Condvar::new() })
+        Self { memory, state: Mutex::new(state), freed: Condvar::new() }
     }
 
     /// The shared memory, for whoever is to hold it open.
     pub fn memory(&self) -> &OwnedFd {
-        &self.memory
+        self.memory.file()
     }
 
     /// Waits for the next request of `device` and takes it; it stays in the journal until it is
@@ -194,21 +170,14 @@ impl Journal {
         self.freed.notify_one();
     }
 
+    /// Where an entry is. It is touched only by who has its number out of `free`, with the state locked
+    /// or (in `receive`) before it is in `taken`.
     fn entry(&self, number: usize) -> NonNull<u8> {
-        assert!(number < ENTRIES);
-        // SAFETY: within the mapping, by the assertion.
-        unsafe { self.map.add(number * ENTRY_SIZE) }
+        self.memory.at(number * ENTRY_SIZE, ENTRY_SIZE)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Journal {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `map`, and nothing refers to it any more.
-        let _ = unsafe { munmap(self.map.as_ptr().cast(), SIZE) };
     }
 }
 
@@ -230,6 +199,7 @@ mod tests {
     use super::*;
     use std::os::fd::AsFd;
 
+    use rustix::fs::{MemfdFlags, memfd_create};
     use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 
     fn request(opcode: u32, number: u64, body: &[u8]) -> Vec<u8> {

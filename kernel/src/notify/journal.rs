@@ -14,10 +14,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fstat, ftruncate, memfd_create};
-use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
-
 use super::{Listener, Notification};
+use crate::memory::Shared;
 
 /// Entries: most requests that can be worked on at the same time. Untouched ones take no memory.
 const ENTRIES: usize = 4096;
@@ -35,32 +33,21 @@ struct Entry {
 }
 
 const ENTRY_SIZE: usize = 128;
+const SIZE: usize = ENTRIES * ENTRY_SIZE;
 const _: () = assert!(size_of::<Entry>() <= ENTRY_SIZE && offset_of!(Entry, request) == 16);
 
 /// The journal of one supervisor.
 #[derive(Debug)]
 pub struct Journal {
-    memory: OwnedFd,
-    map: NonNull<u8>,
+    memory: Shared,
     /// Entries that are free, the next one last.
     free: Mutex<Vec<usize>>,
 }
 
-// SAFETY: `map` is a shared mapping that lives as long as the journal; an entry in it is touched by
-// the one `Taking` that has its number out of `free`, or (in `open`) before there is any.
-unsafe impl Send for Journal {}
-// SAFETY: as above.
-unsafe impl Sync for Journal {}
-
 impl Journal {
     /// A new, empty journal.
     pub fn new() -> io::Result<Arc<Self>> {
-        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let memory = memfd_create("sysbox-notify-journal", flags)?;
-        ftruncate(&memory, (ENTRIES * ENTRY_SIZE) as u64)?;
-        // Touching a page beyond the end of a file that was cut short kills the process.
-        fcntl_add_seals(&memory, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        Ok(Arc::new(Self::map(memory)?))
+        Ok(Arc::new(Self::of(Shared::new("sysbox-notify-journal", SIZE)?)))
     }
 
     /// The journal of a dead supervisor, and what it had not done with. Whether such a request still
@@ -69,12 +56,7 @@ impl Journal {
     /// # Errors
     /// `InvalidData` if the descriptor is no journal.
     pub fn open(memory: OwnedFd) -> io::Result<(Arc<Self>, Vec<Taking>)> {
-        let seals = rustix::fs::fcntl_get_seals(&memory)?;
-        let size = usize::try_from(fstat(&memory)?.st_size).unwrap_or(0);
-        if size != ENTRIES * ENTRY_SIZE || !seals.contains(SealFlags::SHRINK) {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "not a journal of requests"));
-        }
-        let journal = Arc::new(Self::map(memory)?);
+        let journal = Arc::new(Self::of(Shared::open(memory, SIZE)?));
         let (left, free) = (0..ENTRIES).rev().partition(|&number| journal.is_left(number));
         *journal.lock() = free;
         let taking = |number| Taking { journal: journal.clone(), number };
@@ -82,27 +64,20 @@ impl Journal {
         Ok((journal, left))
     }
 
-    fn map(memory: OwnedFd) -> io::Result<Self> {
-        let protection = ProtFlags::READ | ProtFlags::WRITE;
-        let length = ENTRIES * ENTRY_SIZE;
-        // SAFETY: a new mapping at an address of the kernel's choice; it overlays nothing.
-        let map = unsafe {
-            mmap(std::ptr::null_mut(), length, protection, MapFlags::SHARED, &memory, 0)
-        }?;
-        let map = NonNull::new(map.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
-        Ok(Self { memory, map, free: Mutex::new((0..ENTRIES).rev().collect()) })
+    fn of(memory: Shared) -> Self {
+        Self { memory, free: Mutex::new((0..ENTRIES).rev().collect()) }
     }
 
     /// The shared memory, for whoever is to hold it open.
     pub fn memory(&self) -> &OwnedFd {
-        &self.memory
+        self.memory.file()
     }
 
+    /// Where an entry is. It is touched by the one `Taking` that has its number out of `free`, or (in
+    /// `open`) before there is any.
     fn entry(&self, number: usize) -> NonNull<Entry> {
-        assert!(number < ENTRIES);
-        // SAFETY: within the mapping, by the assertion; aligned, as it is a multiple of 128 from the
-        // start of a page.
-        unsafe { self.map.add(number * ENTRY_SIZE) }.cast()
+        // Aligned, as it is a multiple of 128 from the start of a page.
+        self.memory.at(number * ENTRY_SIZE, ENTRY_SIZE).cast()
     }
 
     /// Whether an entry holds a request. One that does not is made a free one.
@@ -140,13 +115,6 @@ impl Journal {
 
     fn lock(&self) -> MutexGuard<'_, Vec<usize>> {
         self.free.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Drop for Journal {
-    fn drop(&mut self) {
-        // SAFETY: the mapping was made by `map`, and every `Taking` holds the journal.
-        let _ = unsafe { munmap(self.map.as_ptr().cast(), ENTRIES * ENTRY_SIZE) };
     }
 }
 
@@ -201,6 +169,8 @@ impl Drop for Taking {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use rustix::fs::{MemfdFlags, memfd_create};
 
     #[test]
     fn an_entry_that_was_not_given_back_is_found_by_the_next_supervisor() {
