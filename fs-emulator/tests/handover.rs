@@ -5,7 +5,7 @@ mod support;
 use std::fs;
 use std::io::Read;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
@@ -155,26 +155,38 @@ fn the_service_manager_keeps_the_device() {
     let mut daemon = place.start_with(command);
     let (stored, device) = receive(&manager);
     assert!(stored.contains("FDSTORE=1") && stored.contains("FDPOLL=0"), "{stored}");
+    let (stored_texts, texts) = receive(&manager);
+    assert!(stored_texts.contains("FDNAME=texts-1"), "{stored_texts}");
     assert!(receive(&manager).0.contains("READY=1"));
     assert!(!place.run_dir.path().join("sysfs-hold.sock").exists());
     let (dir, _) = daemon.add(container("kept", 5, &cgroup));
-    let path = place.path(&dir).join("proc/meminfo");
+    let path = place.path(&dir).join("proc/uptime");
+    let mut begun = fs::File::open(&path).unwrap();
+    begun.read_exact(&mut [0]).unwrap();
+    let rest = |begun: &fs::File| {
+        let mut rest = [0; 100];
+        let length = begun.read_at(&mut rest, 1).unwrap();
+        rest[..length].to_vec()
+    };
+    let before = rest(&begun);
     daemon.child.kill().unwrap();
     daemon.child.wait().unwrap();
 
-    // As systemd does it: descriptor 3, its name, and the pid that it is meant for.
+    // As systemd does it: descriptors 3 and 4, their names, and the pid that they are meant for.
     let name = stored.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap();
     let mut command = place.shell(
-        "exec 3<&0 </dev/null; export LISTEN_PID=$$; exec \"$0\" --run-dir \"$1\" --log-level warn",
+        "exec 3<&0 4<&1 </dev/null >&2; export LISTEN_PID=$$; exec \"$0\" --run-dir \"$1\" --log-level warn",
     );
-    command.stdin(device.unwrap()).env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name);
+    command.stdin(device.unwrap()).stdout(texts.unwrap());
+    command.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", format!("{name}:texts-1"));
     command.env("NOTIFY_SOCKET", &notify).env("FDSTORE", "4");
     let daemon = place.start_with(command);
     assert!(receive(&manager).0.contains("READY=1"));
-    assert!(fs::read_to_string(&path).unwrap().starts_with("MemTotal:"));
+    assert_eq!(rest(&begun), before);
+    assert!(fs::read_to_string(&path).unwrap().contains(' '));
     daemon.remove("kept");
     daemon.terminate();
-    assert!(receive(&manager).0.contains("FDSTOREREMOVE=1"));
+    (0..2).for_each(|_| assert!(receive(&manager).0.contains("FDSTOREREMOVE=1")));
 }
 
 /// A message to the service manager, and the descriptor that came with it.

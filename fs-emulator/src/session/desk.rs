@@ -11,7 +11,7 @@ use std::time::UNIX_EPOCH;
 use fuser::{Errno, FileAttr, FileType, INodeNo, OpenAccMode, PollEvents, PollNotifier};
 
 use super::inode::{Node, Tree};
-use super::texts::Texts;
+use super::texts::{Read, Texts};
 use sysbox_ipc::paths::{ALL, flat};
 
 use crate::container::Container;
@@ -20,7 +20,7 @@ use crate::settings::{self, Refusal, Setting};
 use crate::table::{Row, Source};
 use crate::triggers::Triggers;
 use crate::view::View;
-use crate::view::host::{Host, boottime};
+use crate::view::host::Host;
 
 /// Longest mount table that is read to see whether a setting may be written; in a longer one it may
 /// not.
@@ -32,7 +32,7 @@ pub struct Desk {
     host: Arc<Host>,
     containers: Arc<Containers>,
     tree: Arc<Tree>,
-    texts: Texts,
+    texts: Arc<Texts>,
     triggers: Triggers,
 }
 
@@ -42,10 +42,10 @@ impl Desk {
         host: Arc<Host>,
         containers: Arc<Containers>,
         tree: Arc<Tree>,
+        texts: Arc<Texts>,
         triggers: Triggers,
     ) -> Self {
-        // The clock since boot goes by far faster than files are opened, so handles are new.
-        Self { host, containers, tree, texts: Texts::new(boottime()), triggers }
+        Self { host, containers, tree, texts, triggers }
     }
 
     /// The container that an inode number belongs to; 0 for none.
@@ -228,19 +228,13 @@ impl Desk {
         Ok(self.texts.open(key, text))
     }
 
-    /// Reads up to `size` bytes at `offset` for thread `reader`.
-    pub fn read(
-        &self,
-        ino: INodeNo,
-        handle: u64,
-        (offset, size): (u64, usize),
-        reader: u32,
-    ) -> Result<Vec<u8>, Errno> {
-        if let Some(part) = self.texts.read(handle, offset, size) {
+    /// Reads a part of a file for thread `reader`.
+    pub fn read(&self, ino: INodeNo, read: &Read, reader: u32) -> Result<Vec<u8>, Errno> {
+        if let Some(part) = self.texts.read(read) {
             return Ok(part);
         }
         let (key, text) = self.text(ino, reader)?;
-        Ok(self.texts.renew(handle, key, text, offset, size))
+        Ok(self.texts.renew(read, key, text))
     }
 
     /// Writes to a setting, or a trigger to a pressure file. `goes_on`: not from the beginning, which

@@ -21,6 +21,7 @@ use super::READS;
 use super::desk::Desk;
 use super::inode::{Node, ROOT};
 use super::line::Lines;
+use super::texts::{Read, Texts};
 
 /// How long the kernel may keep names and attributes: they never change, and a container's number
 /// is never used again.
@@ -29,6 +30,8 @@ const TTL: Duration = Duration::from_secs(24 * 3600);
 const WANTED: InitFlags = InitFlags::FUSE_PARALLEL_DIROPS
     .union(InitFlags::FUSE_DO_READDIRPLUS)
     .union(InitFlags::FUSE_HAS_RESEND);
+/// Set in the number of a request that is sent again (`FUSE_UNIQUE_RESEND`).
+const RESENT: u64 = 1 << 63;
 /// Longest write that is taken at once; a setting is one line.
 const LONGEST_WRITE: u32 = 4096;
 
@@ -36,15 +39,16 @@ const LONGEST_WRITE: u32 = 4096;
 #[derive(Debug)]
 pub struct Files {
     desk: Arc<Desk>,
+    texts: Arc<Texts>,
     lines: Lines,
     agreed: Arc<OnceLock<u64>>,
 }
 
 impl Files {
-    /// The files that `desk` answers for. When the connection with the kernel is up, `agreed` holds
-    /// the flags that both sides agreed on.
-    pub fn new(desk: Desk, lines: Lines, agreed: Arc<OnceLock<u64>>) -> Self {
-        Self { desk: Arc::new(desk), lines, agreed }
+    /// The files that `desk` answers for, with these texts. When the connection with the kernel is up,
+    /// `agreed` holds the flags that both sides agreed on.
+    pub fn new(desk: Desk, texts: Arc<Texts>, lines: Lines, agreed: Arc<OnceLock<u64>>) -> Self {
+        Self { desk: Arc::new(desk), texts, lines, agreed }
     }
 
     /// Answers a request about `ino`, now or when it is its container's turn.
@@ -62,6 +66,9 @@ impl Filesystem for Files {
         // Asked for one by one what the kernel offered: this can't be refused.
         let _ = config.add_capabilities(usable);
         let _ = config.set_max_write(LONGEST_WRITE);
+        if !usable.contains(InitFlags::FUSE_HAS_RESEND) {
+            self.texts.may_be_asked_twice();
+        }
         let _ = self.agreed.set(usable.bits());
         Ok(())
     }
@@ -140,8 +147,9 @@ impl Filesystem for Files {
         if owner.is_none() {
             return reply.error(Errno::EINVAL);
         }
-        let (part, reader) = ((offset, size as usize), request.pid());
-        self.serve(ino, move |desk| match desk.read(ino, handle.0, part, reader) {
+        let (number, reader) = (request.unique().0 & !RESENT, request.pid());
+        let read = Read { handle: handle.0, request: number, offset, size: size as usize };
+        self.serve(ino, move |desk| match desk.read(ino, &read, reader) {
             Ok(bytes) => reply.data(&bytes),
             Err(errno) => reply.error(errno),
         });

@@ -13,7 +13,11 @@ use sysbox_ipc::store::{self, Daemon, Store};
 const NAME: &str = "fuse-";
 
 /// Name of the journal in the store, where there is one.
-const JOURNAL: &str = "journal";
+pub const JOURNAL: &str = "journal";
+
+/// Name of the memory with the texts of open files. The number is that of its layout: daemons of
+/// versions that know others have memories of their own.
+pub const TEXTS: &str = "texts-1";
 
 /// A device that was kept, and the flags that its connection agreed on with the kernel.
 #[derive(Debug)]
@@ -24,6 +28,8 @@ pub struct Held {
     pub flags: u64,
     /// The shared memory of the journal of requests.
     pub journal: Option<OwnedFd>,
+    /// The shared memory of the texts of open files.
+    pub texts: Option<OwnedFd>,
     store: Store,
 }
 
@@ -32,10 +38,12 @@ pub fn find(run_dir: &Path) -> Option<Held> {
     let (store, found) = Store::open(Daemon::FS, run_dir)
         .inspect_err(|e| tracing::warn!("looking for a FUSE device that was kept: {e}"))
         .ok()?;
-    let (mut held, mut journal) = (None, None);
+    let (mut held, mut journal, mut texts) = (None, None, None);
     for (name, fd) in found {
         if name == JOURNAL {
             journal = Some(fd);
+        } else if name == TEXTS {
+            texts = Some(fd);
         } else if let Some(flags) = name.strip_prefix(NAME)
             && let Ok(flags) = u64::from_str_radix(flags, 16)
         {
@@ -43,26 +51,28 @@ pub fn find(run_dir: &Path) -> Option<Held> {
         }
     }
     let (device, flags) = held?;
-    Some(Held { device, flags, journal, store })
+    Some(Held { device, flags, journal, texts, store })
 }
 
-/// Has a device kept from now on, and the journal of its requests. Without that the daemon works,
-/// but the containers' files do not outlive it.
+/// Has a device kept from now on, and these memories by name. Without that the daemon works, but the
+/// containers' files do not outlive it.
 pub fn keep(
     run_dir: &Path,
     device: BorrowedFd<'_>,
     flags: u64,
-    journal: Option<BorrowedFd<'_>>,
+    memories: &[(&str, BorrowedFd<'_>)],
 ) -> io::Result<()> {
     let (store, _) = Store::open(Daemon::FS, run_dir)?;
     store.keep(&format!("{NAME}{flags:x}"), device)?;
-    journal.map_or(Ok(()), |journal| store.keep(JOURNAL, journal))
+    memories.iter().try_for_each(|(name, memory)| store.keep(name, *memory))
 }
 
-/// Goes on keeping a device that was [found](find), with a journal that was not there.
-pub fn keep_on(held: &Held, journal: Option<BorrowedFd<'_>>) -> io::Result<()> {
-    if let (None, Some(journal)) = (&held.journal, journal) {
-        held.store.keep(JOURNAL, journal)?;
+/// Goes on keeping a device that was [found](find), with memories that were not there, or take the place
+/// of those that were.
+pub fn keep_on(held: &Held, memories: &[(&str, BorrowedFd<'_>)]) -> io::Result<()> {
+    for (name, memory) in memories {
+        held.store.release(name);
+        held.store.keep(name, *memory)?;
     }
     held.store.watch()
 }

@@ -6,6 +6,7 @@
 //! over and gets the requests that the dead one had taken: from the kernel, or from the [relay]'s
 //! journal), and *gone* (unmounted).
 
+mod arena;
 mod desk;
 mod files;
 pub mod hold;
@@ -26,12 +27,13 @@ use sysbox_kernel::fuse::{self, journal::Journal};
 
 use crate::containers::Containers;
 use crate::triggers::Triggers;
-use crate::view::host::Host;
+use crate::view::host::{Host, boottime};
 use desk::Desk;
 use files::Files;
 use inode::{Node, ROOT, Tree};
 use line::Lines;
 use relay::Relay;
+use texts::Texts;
 
 /// Files that were opened: from the request to the answer, waiting in line included.
 pub static READS: Histogram = Histogram::new();
@@ -48,6 +50,7 @@ pub struct Prepared {
     relay: Option<Relay>,
     lines: Lines,
     tree: Arc<Tree>,
+    texts: Arc<Texts>,
     triggers: Triggers,
 }
 
@@ -56,6 +59,7 @@ pub struct Prepared {
 pub struct Session {
     notifier: Notifier,
     tree: Arc<Tree>,
+    texts: Arc<Texts>,
 }
 
 /// Mounts the file system, or takes over the one that is mounted and kept.
@@ -71,13 +75,21 @@ pub fn prepare(
     let tree = Arc::new(Tree::new(&host));
     let agreed = Arc::new(OnceLock::new());
     let triggers = Triggers::start().context("starting a thread")?;
-    let desk = Desk::new(host, containers, tree.clone(), triggers.clone());
+    let mut found = hold::find(run_dir).filter(|_| mount::is_mounted(&mountpoint));
+    // The clock since boot goes by far faster than files are opened, so handles are new.
+    let kept = found.as_mut().and_then(|held| held.texts.take());
+    let (texts, memory) = Texts::new(boottime(), kept);
+    // What the dead daemon forgot on disk only.
+    texts.retain(|key| containers.get(key).is_some());
+    let texts = Arc::new(texts);
+    let desk = Desk::new(host, containers, tree.clone(), texts.clone(), triggers.clone());
     let lines = Lines::default();
-    let files = Files::new(desk, lines.clone(), agreed.clone());
-    let found = hold::find(run_dir).filter(|_| mount::is_mounted(&mountpoint));
+    let files = Files::new(desk, texts.clone(), lines.clone(), agreed.clone());
+    let mut memories: Vec<_> = memory.iter().map(|memory| (hold::TEXTS, memory.as_fd())).collect();
     let (session, relay) = match found {
         Some(held) => {
-            let adopted = adopt(files, held).context("taking over the FUSE file system")?;
+            let adopted =
+                adopt(files, held, &memories).context("taking over the FUSE file system")?;
             mount::keep_apart(&mountpoint)?;
             tracing::info!("took over the file system at {}", mountpoint.display());
             adopted
@@ -88,14 +100,16 @@ pub fn prepare(
             let flags = agreed.get().copied().unwrap_or(0);
             let device_kept = device.try_clone().context("duplicating the FUSE device")?;
             let relay = if sends_again(flags) { None } else { Some(intervene(&session, device)?) };
-            let journal = relay.as_ref().map(|relay| relay.journal.memory().as_fd());
-            if let Err(e) = hold::keep(run_dir, device_kept.as_fd(), flags, journal) {
+            let journal =
+                relay.as_ref().map(|relay| (hold::JOURNAL, relay.journal.memory().as_fd()));
+            memories.extend(journal);
+            if let Err(e) = hold::keep(run_dir, device_kept.as_fd(), flags, &memories) {
                 tracing::warn!("the files of containers will not outlive this daemon: {e}");
             }
             (session, relay)
         }
     };
-    Ok(Prepared { session, relay, lines, tree, triggers })
+    Ok(Prepared { session, relay, lines, tree, texts, triggers })
 }
 
 impl Prepared {
@@ -107,13 +121,13 @@ impl Prepared {
         self,
         ended: impl FnOnce(std::io::Result<()>) + Send + 'static,
     ) -> std::io::Result<Session> {
-        let Self { session, relay, lines, tree, triggers } = self;
+        let Self { session, relay, lines, tree, texts, triggers } = self;
         let notifier = session.notifier();
         lines.staff()?;
         triggers.watch()?;
         relay.map_or(Ok(()), Relay::start)?;
         std::thread::Builder::new().name("fuse".into()).spawn(move || ended(session.run()))?;
-        Ok(Session { notifier, tree })
+        Ok(Session { notifier, tree, texts })
     }
 }
 
@@ -123,8 +137,10 @@ impl Session {
         self.tree.files()
     }
 
-    /// Has the kernel forget the directory of a container that is no longer served.
+    /// Forgets what was opened of a container that is no longer served, and has the kernel forget its
+    /// directory.
     pub fn forget(&self, key: u32) {
+        self.texts.retain(|other| other != key);
         let name = key.to_string();
         if let Err(e) = self.notifier.inval_entry(fuser::INodeNo(ROOT), name.as_ref()) {
             tracing::debug!("forgetting the directory of container {key}: {e}");
@@ -158,7 +174,7 @@ fn create(files: Files, mountpoint: &Path) -> anyhow::Result<(fuser::Session<Fil
     Ok((session, kept))
 }
 
-/// Takes over a file system whose kernel side has long been greeted.
+/// Takes over a file system whose kernel side has long been greeted. `memories` are kept with it.
 ///
 /// The library insists on a greeting, so it gets one from here, over a socket that offers exactly
 /// what was agreed on then. After that the socket's descriptor is made to be the device, or goes on as
@@ -166,6 +182,7 @@ fn create(files: Files, mountpoint: &Path) -> anyhow::Result<(fuser::Session<Fil
 fn adopt(
     files: Files,
     mut held: hold::Held,
+    memories: &[(&str, BorrowedFd<'_>)],
 ) -> anyhow::Result<(fuser::Session<Files>, Option<Relay>)> {
     let (library, kernel) = relay::pair()?;
     rustix::io::write(&kernel, &fuse::init_request(held.flags))?;
@@ -175,7 +192,7 @@ fn adopt(
         if let Err(e) = fuse::resend(held.device.as_fd()) {
             tracing::warn!("reads that were under way when the last daemon ended will hang: {e}");
         }
-        keep_on(&held, None);
+        keep_on(&held, memories);
         return Ok((session, None));
     }
     // The library's answer to the greeting.
@@ -183,13 +200,15 @@ fn adopt(
     let kept = held.journal.take().map(Journal::open);
     let known = kept.is_some();
     let (journal, left) = kept.unwrap_or_else(|| Ok((Journal::new()?, Vec::new())))?;
-    keep_on(&held, (!known).then(|| journal.memory().as_fd()));
+    let mut memories = memories.to_vec();
+    memories.extend((!known).then(|| (hold::JOURNAL, journal.memory().as_fd())));
+    keep_on(&held, &memories);
     tracing::info!("{} requests wait for an answer", left.len());
     Ok((session, Some(Relay { device: held.device, library: kernel, journal, left })))
 }
 
-fn keep_on(held: &hold::Held, journal: Option<BorrowedFd<'_>>) {
-    if let Err(e) = hold::keep_on(held, journal) {
+fn keep_on(held: &hold::Held, memories: &[(&str, BorrowedFd<'_>)]) {
+    if let Err(e) = hold::keep_on(held, memories) {
         tracing::warn!("the files of containers may not outlive this daemon: {e}");
     }
 }
