@@ -28,7 +28,7 @@ fn on_a_hybrid_host() {
     let layout = Layout::detect().unwrap();
     let names: Vec<_> = layout.v1_controllers().map(|(name, _)| name.to_owned()).collect();
     let has = |wanted: &&str| names.iter().any(|name| name == wanted);
-    if layout.unified_root().is_none() || !KNOWN.iter().all(|name| has(&name)) {
+    if layout.unified_root().is_none() || !KNOWN.iter().all(has) {
         eprintln!("skipped: this host has no controllers in cgroup v1, or no hierarchy of systemd");
         return;
     }

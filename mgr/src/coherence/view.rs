@@ -58,7 +58,9 @@ impl View {
     pub fn set_container(&self, container: Option<Container>) {
         let old = std::mem::replace(&mut *lock(&self.container), container.map(Arc::new));
         // No longer mounted anywhere, so it is not in the engine's way.
-        old.map(close::later);
+        if let Some(old) = old {
+            close::later(old);
+        }
     }
 
     /// Makes both forget what they have looked up. Errors are logged: the worst that they cause is an

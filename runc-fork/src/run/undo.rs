@@ -30,14 +30,7 @@ pub struct Undo<'a> {
 impl<'a> Undo<'a> {
     /// Nothing was made but the state directory.
     pub fn new(directory: &'a Directory) -> Self {
-        Self {
-            directory,
-            manager: None,
-            cgroup: None,
-            init: None,
-            work: None,
-            armed: true,
-        }
+        Self { directory, manager: None, cgroup: None, init: None, work: None, armed: true }
     }
 
     /// The container is there: nothing will be undone.
