@@ -99,6 +99,15 @@ pub enum Error {
         hint: String,
     },
 
+    /// `linux.intelRdt` cannot be honoured.
+    #[error("{field}: {reason}")]
+    Rdt {
+        /// Field of the OCI specification.
+        field: String,
+        /// Why, with what the kernel says, and what to do.
+        reason: String,
+    },
+
     /// The kernel's eBPF device filter could not be installed.
     #[error("cannot install the device filter (linux.resources.devices) on {path}: {source}")]
     DeviceFilter {

@@ -142,6 +142,16 @@ impl Entry {
     }
 }
 
+/// Where the first file system of a type is mounted.
+pub(crate) fn mount_point_of(kind: &str, mountinfo: &[u8]) -> Option<PathBuf> {
+    mountinfo.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let point = fields.by_ref().nth(4)?;
+        fields.by_ref().find(|field| *field == b"-")?;
+        (fields.next()? == kind.as_bytes()).then(|| unescape(point))
+    })
+}
+
 /// Options of a v1 superblock that name no controller.
 const NOT_CONTROLLERS: [&str; 8] =
     ["rw", "ro", "none", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "favordynmods"];
@@ -232,6 +242,14 @@ mod tests {
         let text = "40 31 0:37 / /c/systemd rw - cgroup cgroup rw,name=systemd
 41 31 0:38 / /c/unified rw,relatime - cgroup2 cgroup2 rw";
         assert!(Layout::parse(text.as_bytes(), "", |_, _| true).is_pure_v2());
+    }
+
+    #[test]
+    fn mount_points_by_type() {
+        let text = format!("{HYBRID}60 31 0:40 / /mnt/a\\040b rw - resctrl resctrl rw,mba_MBps\n");
+        let found = mount_point_of("resctrl", text.as_bytes());
+        assert_eq!(found.as_deref(), Some(Path::new("/mnt/a b")));
+        assert_eq!(mount_point_of("resctrl", HYBRID.as_bytes()), None);
     }
 
     #[test]

@@ -40,6 +40,7 @@ mod freezer;
 mod layout;
 mod path;
 mod procs;
+pub mod rdt;
 mod remove;
 pub mod stats;
 mod switches;

@@ -4,7 +4,7 @@ use std::path::{Component, Path, PathBuf};
 use std::{fs, io};
 
 use rustix::process::Signal;
-use sysbox_cgroups::{Cgroup, Layout};
+use sysbox_cgroups::{Cgroup, Layout, rdt};
 
 use crate::registry::Cgroups;
 
@@ -25,6 +25,7 @@ pub fn remove(id: &str, cgroups: &Cgroups, state_dir: &Path) {
         }
     }
     if is_of(state_dir, id) {
+        remove_rdt(id, &state_dir.join(rdt::RECORD));
         match fs::remove_dir_all(state_dir) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 tracing::warn!(container = id, dir = %state_dir.display(), "cannot be removed: {e}");
@@ -56,6 +57,15 @@ fn is_scope_of(dir: &Path, id: &str) -> bool {
     let is_its =
         scope.is_some_and(|s| s == id || s.strip_suffix(id).is_some_and(|p| p.ends_with('-')));
     is_its && is_of(&dir.with_file_name(id), id)
+}
+
+/// Its class of service in resctrl, which the runtime has noted before it made it.
+fn remove_rdt(id: &str, record: &Path) {
+    let Ok(text) = fs::read(record) else { return };
+    let group = serde_json::from_slice::<rdt::Group>(&text).map_err(|e| e.to_string());
+    if let Err(e) = group.and_then(|group| group.remove().map_err(|e| e.to_string())) {
+        tracing::warn!(container = id, record = %record.display(), "clearing up after its runtime: {e}");
+    }
 }
 
 fn remove_cgroup(layout: &Layout, id: &str, dir: &Path) {
@@ -118,5 +128,23 @@ mod tests {
         remove("c1", &Cgroups::default(), &state);
         remove("c1", &Cgroups::default(), &state);
         assert!(!state.exists() && dir.path().exists());
+    }
+
+    #[test]
+    fn what_was_made_in_resctrl_goes_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let (state, root) = (dir.path().join("c1"), dir.path().join("resctrl"));
+        fs::create_dir_all(root.join("gold")).unwrap();
+        let resctrl = rdt::Resctrl::at(&root);
+        for (wanted, made) in [("{}", "c1"), (r#"{"closID": "gold"}"#, "gold")] {
+            let wanted = serde_json::from_str(wanted).unwrap();
+            let group = rdt::Group::plan(&resctrl, "c1", &wanted).unwrap();
+            fs::create_dir(&state).unwrap();
+            fs::write(state.join(rdt::RECORD), serde_json::to_vec(&group).unwrap()).unwrap();
+            group.create(&wanted).unwrap();
+            assert!(root.join(made).exists());
+            remove("c1", &Cgroups::default(), &state);
+        }
+        assert!(!root.join("c1").exists() && root.join("gold").exists());
     }
 }

@@ -8,6 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde::Serialize;
 use sysbox_cgroups::Stats;
+use sysbox_cgroups::rdt::RdtStats;
 
 use super::Global;
 use crate::state::{Directory, State, Status};
@@ -32,7 +33,22 @@ struct Event<'a> {
     kind: &'static str,
     id: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Stats>,
+    data: Option<Data>,
+}
+
+#[derive(Debug, Serialize)]
+struct Data {
+    #[serde(flatten)]
+    stats: Stats,
+    intel_rdt: RdtStats,
+}
+
+impl Data {
+    fn of(directory: &Directory, state: &State) -> Self {
+        let group = directory.rdt().ok().flatten();
+        let intel_rdt = group.map(|group| group.stats()).unwrap_or_default();
+        Self { stats: state.cgroup.stats(), intel_rdt }
+    }
 }
 
 impl Event<'_> {
@@ -58,7 +74,8 @@ pub fn run(global: &Global, args: &EventsArgs) -> Result<()> {
     let mut next = Instant::now() + if args.stats { Duration::ZERO } else { interval };
     loop {
         if Instant::now() >= next {
-            Event { kind: "stats", id: &args.id, data: Some(state.cgroup.stats()) }.say()?;
+            Event { kind: "stats", id: &args.id, data: Some(Data::of(&directory, &state)) }
+                .say()?;
             next += interval;
         }
         if args.stats || state.status(&directory) == Status::Stopped {

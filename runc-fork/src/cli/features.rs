@@ -48,7 +48,7 @@ pub fn run() -> Result<()> {
             },
             "apparmor": { "enabled": labels::apparmor_is_enabled() },
             "selinux": { "enabled": labels::selinux_is_enabled() },
-            "intelRdt": { "enabled": false },
+            "intelRdt": { "enabled": true, "schemata": true, "monitoring": true },
             "memoryPolicy": {
                 "modes": [
                     "MPOL_BIND", "MPOL_DEFAULT", "MPOL_INTERLEAVE", "MPOL_LOCAL", "MPOL_PREFERRED",

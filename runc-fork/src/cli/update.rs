@@ -10,6 +10,7 @@ use serde_json::{Map, Value, json};
 
 use super::Global;
 use crate::log;
+use crate::run::rdt;
 use crate::state::{Directory, Status};
 
 /// update container resource constraints
@@ -67,10 +68,10 @@ pub struct UpdateArgs {
     /// maximum number of processes
     #[arg(long, allow_hyphen_values = true)]
     pub pids_limit: Option<i64>,
-    /// Intel RDT L3 cache schema (not supported)
+    /// line of Intel RDT for the L3 caches, such as L3:0=7f0;1=1f
     #[arg(long)]
     pub l3_cache_schema: Option<String>,
-    /// Intel RDT memory bandwidth schema (not supported)
+    /// line of Intel RDT for memory bandwidth, such as MB:0=20;1=70
     #[arg(long)]
     pub mem_bw_schema: Option<String>,
     /// container id
@@ -81,13 +82,6 @@ pub struct UpdateArgs {
 pub fn run(global: &Global, args: &UpdateArgs) -> Result<()> {
     let directory = Directory::new(&global.root, &args.id)?;
     let resources = resources(args)?;
-    for (flag, given) in
-        [("--l3-cache-schema", &args.l3_cache_schema), ("--mem-bw-schema", &args.mem_bw_schema)]
-    {
-        if given.as_ref().is_some_and(|schema| !schema.is_empty()) {
-            bail!("{flag}: Intel RDT is not supported for system containers; leave it out");
-        }
-    }
     if args.kernel_memory.is_some() || args.kernel_memory_tcp.is_some() {
         log::warn("Kernel memory settings are ignored and will be removed");
     }
@@ -96,7 +90,10 @@ pub fn run(global: &Global, args: &UpdateArgs) -> Result<()> {
     if state.status(&directory) == Status::Stopped {
         bail!("container not running");
     }
-    state.cgroup.update(&resources).context("set the limits")
+    state.cgroup.update(&resources).context("set the limits")?;
+    let schema = |given: &Option<String>| given.clone().unwrap_or_default();
+    let (l3, memory) = (schema(&args.l3_cache_schema), schema(&args.mem_bw_schema));
+    rdt::update(&directory, &state, &l3, &memory)
 }
 
 fn resources(args: &UpdateArgs) -> Result<oci::LinuxResources> {

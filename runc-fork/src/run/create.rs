@@ -21,7 +21,7 @@ use super::init::{Init, open_start_fifo, own_standard_streams};
 use super::listener::{self, Taker};
 use super::namespaces::launch;
 use super::undo::Undo;
-use super::{copy_up, labels, limits, netdev, notify, stage, tree, userns};
+use super::{copy_up, labels, limits, netdev, notify, rdt, stage, tree, userns};
 use crate::log;
 use crate::plan::Plan;
 use crate::prepare::{self, Prepared};
@@ -107,6 +107,7 @@ pub fn create(request: &Request) -> Result<Created> {
     // Not before: a cgroup that is refused because it is in use is somebody else's.
     undo.cgroup = Some(cgroup.clone());
     limits::apply_to_cgroup(&cgroup, &converted)?;
+    undo.rdt = rdt::create(&directory, &request.id, &converted)?;
     if let Err(e) = cgroup.guard_switches() {
         // Below another system container it is that one's program that holds.
         log::debug(&format!("switches of the host are not guarded: {e}"));
@@ -139,6 +140,9 @@ pub fn create(request: &Request) -> Result<Created> {
     // The words of runc's own log, which scripts wait for.
     log::debug(&format!("nsexec started, nsexec container setup: init is process {pid}"));
     drop(placeholder);
+    if let Some(group) = &undo.rdt {
+        group.add(pid)?;
+    }
     // Not before: the process that enters has lost host root's rights over what is not its own.
     limits::delegate_cgroup(&cgroup, &plan)?;
     limits::apply_to_process(pid, &plan.process)?;

@@ -9,8 +9,8 @@ use sysbox_kernel::ns::pidfd;
 use sysbox_kernel::process::wait_pidfd;
 
 use super::create::plan_cgroup;
-use super::hooks;
 use super::undo::{remove_cgroup, remove_work_directory};
+use super::{hooks, rdt};
 use crate::log;
 use crate::state::{Directory, State, Status, is_alive};
 
@@ -33,6 +33,7 @@ pub fn delete(directory: &Directory, id: &str, force: bool) -> Result<()> {
             end_unknown(directory, id);
         }
     }
+    rdt::remove(directory);
     // After the processes, before the state: a manager that does not answer leaves a container
     // that can be deleted again.
     unregister(directory)?;

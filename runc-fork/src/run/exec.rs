@@ -23,7 +23,7 @@ use super::init::own_standard_streams;
 use super::listener::{self, Taker};
 use super::process::{become_root_inside, prepare};
 use super::start::INIT_LEAF;
-use super::{foreground, labels, limits, subcgroup};
+use super::{foreground, labels, limits, rdt, subcgroup};
 use crate::log;
 use crate::plan::ProcessPlan;
 use crate::state::{Directory, State, Status, is_alive};
@@ -112,6 +112,7 @@ pub fn exec(directory: &Directory, request: &Request) -> Result<i32> {
             state.cgroup.attach_exec(pid, INIT_LEAF).context("put the process into the cgroup")?;
         }
         subcgroup::enter(&state.cgroup, &places, pid)?;
+        rdt::add_exec(directory, pid)?;
         limits::apply_to_process(pid, &plan)?;
         own_standard_streams(state.ids.host_uid(plan.uid), state.ids.host_gid(plan.gid));
         crash::point("exec.born");

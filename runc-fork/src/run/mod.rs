@@ -17,6 +17,7 @@ pub mod namespaces;
 mod netdev;
 pub mod notify;
 pub mod process;
+pub mod rdt;
 pub mod sealed;
 mod stage;
 pub mod start;

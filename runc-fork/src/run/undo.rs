@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Signal, pidfd_send_signal};
 use sysbox_cgroups::Cgroup;
+use sysbox_cgroups::rdt::Group;
 use sysbox_ipc::MgrClient;
 use sysbox_kernel::process::wait_pidfd;
 
@@ -20,6 +21,8 @@ pub struct Undo<'a> {
     pub manager: Option<&'a MgrClient>,
     /// The container's cgroup.
     pub cgroup: Option<Cgroup>,
+    /// Its group in resctrl.
+    pub rdt: Option<Group>,
     /// Its first process.
     pub init: Option<OwnedFd>,
     /// Overlay work directory.
@@ -30,7 +33,15 @@ pub struct Undo<'a> {
 impl<'a> Undo<'a> {
     /// Nothing was made but the state directory.
     pub fn new(directory: &'a Directory) -> Self {
-        Self { directory, manager: None, cgroup: None, init: None, work: None, armed: true }
+        Self {
+            directory,
+            manager: None,
+            cgroup: None,
+            rdt: None,
+            init: None,
+            work: None,
+            armed: true,
+        }
     }
 
     /// The container is there: nothing will be undone.
@@ -50,6 +61,9 @@ impl Drop for Undo<'_> {
         }
         if let Some(cgroup) = &self.cgroup {
             remove_cgroup(cgroup);
+        }
+        if let Some(rdt) = &self.rdt {
+            rdt.undo();
         }
         if let Some(work) = &self.work {
             remove_work_directory(work);

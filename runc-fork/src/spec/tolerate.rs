@@ -14,6 +14,7 @@ pub(super) fn spec(json: &mut Value, warnings: &mut Vec<String>) -> Result<(), S
     page_sizes(json);
     destinations(json, warnings);
     namespace_paths(json);
+    intel_rdt(json);
     memory_policy(json)
 }
 
@@ -37,6 +38,18 @@ fn namespace_paths(json: &mut Value) {
     for namespace in namespaces.into_iter().flatten().filter_map(Value::as_object_mut) {
         if namespace.get("path").is_some_and(|path| path == "") {
             namespace.remove("path");
+        }
+    }
+}
+
+/// The spec's names of two fields are not those that its types have.
+fn intel_rdt(json: &mut Value) {
+    let rdt = json.pointer_mut("/linux/intelRdt").and_then(Value::as_object_mut);
+    if let Some(rdt) = rdt {
+        for (name, other) in [("enableCMT", "enableCmt"), ("enableMBM", "enableMbm")] {
+            if let Some(value) = rdt.remove(name) {
+                rdt.insert(other.to_owned(), value);
+            }
         }
     }
 }

@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use oci_spec::runtime as oci;
+use sysbox_cgroups::rdt::Group;
 
 use super::{State, VERSION};
 
 /// `--root` of a person who gives none.
 pub const DEFAULT_ROOT: &str = "/run/sysbox-runc";
+
+/// File of [`Directory::rdt`]; the manager reads it, too.
+const RDT: &str = sysbox_cgroups::rdt::RECORD;
 
 /// How long a command waits for another command on the same container.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
@@ -152,6 +156,28 @@ impl Directory {
         let path = self.path.join("config.json");
         let text = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         serde_json::from_slice(&text).with_context(|| format!("parse {}", path.display()))
+    }
+
+    /// Its group in resctrl, if it has one.
+    pub fn rdt(&self) -> Result<Option<Group>> {
+        let path = self.path.join(RDT);
+        let text = match fs::read(&path) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            other => other.with_context(|| format!("read {}", path.display()))?,
+        };
+        let group = serde_json::from_slice(&text);
+        group.map(Some).with_context(|| format!("parse {}", path.display()))
+    }
+
+    /// Keeps which group it has.
+    pub fn save_rdt(&self, group: &Group) -> Result<()> {
+        self.write(RDT, &serde_json::to_vec(group)?)
+    }
+
+    /// It has none any more.
+    pub fn forget_rdt(&self) -> Result<()> {
+        let path = self.path.join(RDT);
+        fs::remove_file(&path).with_context(|| format!("remove {}", path.display()))
     }
 
     /// Removes the directory with all that is in it.

@@ -3,6 +3,8 @@
 //!
 //! - `state.json`: [`State`], written atomically, last of all files;
 //! - `config.json`: the converted spec, for `exec` and hooks;
+//! - `intel-rdt.json`: its group in the kernel's resctrl file system, for the few that have one; written
+//!   before the group is made;
 //! - `exec.fifo`: a byte written to it starts the program; gone once that happened;
 //! - `lock`: flock(2)ed by every command that changes the container.
 

@@ -14,6 +14,7 @@ mod idmap;
 mod mounts;
 mod namespaces;
 mod process;
+mod rdt;
 mod state;
 mod suite;
 mod world;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         mounts::CASES,
         namespaces::CASES,
         process::CASES,
+        rdt::CASES,
         state::CASES,
         suite::CASES,
     ]

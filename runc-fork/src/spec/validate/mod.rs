@@ -7,6 +7,7 @@ mod mappings;
 mod mounts;
 mod namespaces;
 mod process;
+mod rdt;
 mod sysctl;
 mod unsupported;
 
@@ -48,6 +49,7 @@ pub fn validate(
     }
     mappings::check(linux)?;
     mounts::check(spec, linux)?;
+    rdt::check(linux)?;
     sysctl::check(linux)?;
     unsupported::check(spec, linux)
 }
@@ -97,6 +99,7 @@ mod tests {
     fn dockers_default_is_accepted() {
         assert_eq!(refusal(|_| {}), "accepted");
         assert_eq!(refusal(|s| set_namespace(s, "network", "/run/netns/pod")), "accepted");
+        assert_eq!(refusal(|s| s["linux"]["intelRdt"] = json!({"closID": "/"})), "accepted");
         assert_eq!(
             refusal(|s| s["linux"]["sysctl"]["net.core.somaxconn"] = "1".into()),
             "accepted"
@@ -135,8 +138,21 @@ mod tests {
     #[test]
     fn what_cannot_be_is_refused_by_name() {
         type Change = fn(&mut Value);
-        let rows: [(Change, &str); 35] = [
-            (|s| s["linux"]["intelRdt"] = json!({"closID": "a"}), "linux.intelRdt: "),
+        let rows: [(Change, &str); 39] = [
+            (
+                |s| s["linux"]["intelRdt"] = json!({"closID": "a/b"}),
+                "linux.intelRdt.closID: \"a/b\"",
+            ),
+            (|s| s["linux"]["intelRdt"] = json!({"closID": "info"}), "linux.intelRdt.closID: "),
+            (|s| s["linux"]["intelRdt"] = json!({"closID": ".."}), "linux.intelRdt.closID: "),
+            (
+                |s| s["linux"]["intelRdt"] = json!({"memBwSchema": "L3:0=f"}),
+                "linux.intelRdt.memBwSchema: \"L3:0=f\"",
+            ),
+            (
+                |s| s["linux"]["intelRdt"] = json!({"schemata": ["L3:0=f", "MB:0=1\nL3:0=1"]}),
+                "linux.intelRdt.schemata[1]: ",
+            ),
             (|s| s["linux"]["netDevices"] = json!({"eth/9": {}}), "linux.netDevices: "),
             (|s| s["process"] = Value::Null, "process: is missing"),
             (|s| s["process"]["args"] = json!([]), "process.args: is empty"),

@@ -6,10 +6,6 @@ use oci_spec::runtime::{Linux, Spec};
 use crate::spec::Error;
 
 pub(super) fn check(spec: &Spec, linux: &Linux) -> Result<(), Error> {
-    let refuse = |field: &str, reason: &str, remedy: &str| Err(Error::field(field, reason, remedy));
-    if linux.intel_rdt().is_some() {
-        return refuse("linux.intelRdt", "Intel RDT is not supported", "leave it out");
-    }
     for (name, device) in linux.net_devices().iter().flatten() {
         for name in std::iter::once(name).chain(device.name()) {
             if !is_device_name(name) {
