@@ -35,7 +35,7 @@ test_task() {
     local task=$1 version
     shift
     mkdir -p "$task/newer"
-    cp "$TOP"/tests/machine/{run,lib.sh,steps.sh} "$task"
+    cp "$TOP"/tests/machine/{run,lib.sh,steps.sh,variants.sh} "$task"
     make_package "$task/target/package"
     version=$(dpkg-deb --field "$task"/target/package/*.deb Version)
     # Not compressed, which would take longer than all that is done with it.

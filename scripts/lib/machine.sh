@@ -10,6 +10,13 @@
 #   ttyS0      the console: kernel and systemd
 #   ttyS1      what the task prints, as it runs
 
+# Machines that boot otherwise than Debian does by itself: what their kernel is told. Each has a step of
+# its name in tests/machine/variants.sh.
+declare -A MACHINE_VARIANTS=(
+    # systemd's layout with controllers in cgroup v1; version 258 has it no more.
+    [hybrid]='systemd.unified_cgroup_hierarchy=0'
+)
+
 need_machine_tools() {
     local missing
     mapfile -t missing < <(missing_packages "${MACHINE_TOOLS[@]}")

@@ -1,6 +1,8 @@
 # shellcheck shell=bash
 # shellcheck source=tests/machine/lib.sh
 . ./lib.sh
+# shellcheck source=tests/machine/variants.sh
+. ./variants.sh
 
 # The steps, in the order in which they make sense. Each runs in a bash with `set -e`.
 
