@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context;
 use nix::sys::signal::{SigSet, Signal};
+use sysbox_daemon::instance::Instance;
 
 use crate::containers::Containers;
-use crate::instance::Instance;
 use crate::sandbox;
 use crate::serve::Service;
 use crate::session;
@@ -31,7 +31,7 @@ pub fn run(run_dir: &Path) -> anyhow::Result<()> {
     let run_dir = &run_dir
         .canonicalize()
         .with_context(|| format!("resolving the run directory {}", run_dir.display()))?;
-    let _instance = Instance::lock(&run_dir.join("sysfs.pid"))?;
+    let _instance = Instance::lock(&run_dir.join("sysfs.pid"), "sysbox-fs", "--run-dir")?;
     sysbox_daemon::usage::count_start(&run_dir.join("sysfs.starts"));
     // Before any thread starts: they inherit the mask, and only `wait` below takes signals.
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);

@@ -15,7 +15,6 @@
 pub mod container;
 pub mod containers;
 pub mod daemon;
-pub mod instance;
 pub mod render;
 pub mod sandbox;
 pub mod serve;

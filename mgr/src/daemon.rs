@@ -1,19 +1,17 @@
 //! The life of the daemon: one instance, started in order, stopped by a signal.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+use std::fs::DirBuilder;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::{SigSet, Signal};
-use rustix::fs::{FlockOperation, flock};
-use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
+use sysbox_daemon::instance::Instance;
 use sysbox_ipc::{Listener, paths};
 
 use crate::Options;
@@ -25,9 +23,6 @@ use crate::server::Server;
 
 /// How long a stop waits for containers that are being created.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
-
-/// How long a start waits for an earlier instance that was killed to be gone.
-const DYING: Duration = Duration::from_secs(10);
 
 /// Heaps of the memory allocator. The broker has dozens of threads for a moment when many containers
 /// mount at once: each would leave a heap behind.
@@ -58,8 +53,9 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     make_dir(&run_dir, 0o711)?;
     make_dir(&options.data_root, 0o711)?;
     // The data too: two instances with run directories of their own must not share it.
-    let _run_dir = single_instance(&run_dir.join("sysmgr.pid"))?;
-    let _data_root = single_instance(&options.data_root.join("sysmgr.lock"))?;
+    let only = |file: PathBuf| Instance::lock(&file, "sysbox-mgr", "--run-dir and --data-root");
+    let _run_dir = only(run_dir.join("sysmgr.pid"))?;
+    let _data_root = only(options.data_root.join("sysmgr.lock"))?;
 
     sysbox_daemon::usage::count_start(&run_dir.join("sysmgr.starts"));
 
@@ -125,53 +121,6 @@ fn make_dir(dir: &Path, mode: u32) -> anyhow::Result<()> {
         .mode(mode)
         .create(dir)
         .with_context(|| format!("making directory {}", dir.display()))
-}
-
-/// Takes the lock that makes this the only instance; it is held for as long as the file is open.
-fn single_instance(path: &PathBuf) -> anyhow::Result<File> {
-    let shown = path.display();
-    let mut file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o644)
-        .open(path)
-        .with_context(|| format!("opening {shown}"))?;
-    let deadline = Instant::now() + DYING;
-    while let Err(e) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        if e != Errno::WOULDBLOCK {
-            return Err(e).with_context(|| format!("locking {shown}"));
-        }
-        let mut pid = String::new();
-        let _ = file.rewind().and_then(|()| file.read_to_string(&mut pid));
-        if !is_dying(pid.trim()) || Instant::now() > deadline {
-            bail!(
-                "sysbox-mgr runs already, as process {} (it holds {shown}); stop that one first, or give another --run-dir and --data-root",
-                pid.trim()
-            );
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    // The lock counts, the number is only told to whoever comes second: a full file system is no
-    // reason to leave containers without a manager.
-    let written = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
-    if let Err(e) = written {
-        tracing::warn!("writing the process number to {shown}: {e}");
-    }
-    Ok(file)
-}
-
-/// Whether a process was killed, but a thread or child of it is not through with that. A thread that
-/// waits for a file of `sysbox-fs` ends only when it gets its answer.
-fn is_dying(pid: &str) -> bool {
-    if pid.is_empty() || !pid.bytes().all(|byte| byte.is_ascii_digit()) {
-        return false;
-    }
-    match std::fs::read_to_string(format!("/proc/{pid}/stat")) {
-        Ok(stat) => stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X'])),
-        Err(_) => true,
-    }
 }
 
 /// Some descriptors are held for each container; the usual soft limit of 1024 would be soon reached.

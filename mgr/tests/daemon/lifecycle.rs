@@ -222,7 +222,7 @@ fn a_second_instance_is_refused() {
     let error = String::from_utf8(second.stderr).unwrap();
     let pid = host.client().status().pid;
     assert!(!second.status.success());
-    assert!(error.contains(&format!("runs already, as process {pid}")), "{error}");
+    assert!(error.contains(&format!("runs already with pid {pid}")), "{error}");
     // Not with the same data either.
     let second = host.command().arg("--run-dir").arg(host.path("run2")).output().unwrap();
     assert!(!second.status.success());
