@@ -69,14 +69,15 @@ pub struct Container {
 impl Container {
     /// A container that begins to be served.
     pub fn new(record: Record, host: &Host) -> Self {
-        let mountinfo = host.read("proc/self/mountinfo").unwrap_or_default();
+        let place = |controllers: &str, dir: &str| {
+            let dir = Path::new(dir);
+            Hierarchy::new(controllers, dir, &host.cgroup_mounts(dir))
+        };
         let mut hierarchies = Vec::new();
         if !record.unified.is_empty() {
-            hierarchies.push(Hierarchy::new("", Path::new(&record.unified), &mountinfo));
+            hierarchies.push(place("", &record.unified));
         }
-        for (controllers, dir) in &record.v1 {
-            hierarchies.push(Hierarchy::new(controllers, Path::new(dir), &mountinfo));
-        }
+        hierarchies.extend(record.v1.iter().map(|(controllers, dir)| place(controllers, dir)));
         let created = boot_wall_time() + record.created_boottime_ns;
         Self {
             record,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags, statx};
 use rustix::time::{ClockId, clock_gettime};
 
 /// How long a text of the host is used again. CPU frequencies may be that old; sizes change only
@@ -23,12 +23,14 @@ pub const SECOND: u64 = 1_000_000_000;
 pub struct Host {
     root: PathBuf,
     texts: Mutex<HashMap<&'static str, (Instant, Arc<str>)>>,
+    /// The lines of the mount table that are cgroup hierarchies.
+    cgroups: Mutex<Arc<str>>,
 }
 
 impl Host {
     /// The host whose `/proc` and `/sys` lie below `root` ("/" but in tests).
     pub fn new(root: &Path) -> Self {
-        Self { root: root.to_owned(), texts: Mutex::default() }
+        Self { root: root.to_owned(), texts: Mutex::default(), cgroups: Mutex::new("".into()) }
     }
 
     /// The text of a file that changes seldom, at most a second old; empty if it can't be read.
@@ -48,6 +50,22 @@ impl Host {
     pub fn read(&self, path: &str) -> Option<String> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         read_all(rustix::fs::open(self.root.join(path), flags, Mode::empty()).ok()?)
+    }
+
+    /// The lines of `/proc/self/mountinfo` that are cgroup hierarchies, that of `dir` among them.
+    ///
+    /// The table has some lines for each container of the engine, and the kernel takes its time for
+    /// each. So it is read anew only if `dir` is on a mount that was not in it.
+    pub fn cgroup_mounts(&self, dir: &Path) -> Arc<str> {
+        let mut known = self.cgroups.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_known =
+            mount_of(dir).is_some_and(|id| known.lines().any(|l| l.split(' ').next() == Some(&id)));
+        if !is_known {
+            let table = self.read("proc/self/mountinfo").unwrap_or_default();
+            let cgroups = table.lines().filter(|line| line.contains(" - cgroup"));
+            *known = cgroups.flat_map(|line| [line, "\n"]).collect::<String>().into();
+        }
+        known.clone()
     }
 
     /// Permission bits of a file.
@@ -152,6 +170,13 @@ pub fn parse_cpu_list(text: &str) -> Vec<u32> {
     cpus
 }
 
+/// The number in the mount table of the mount that a directory is on.
+fn mount_of(dir: &Path) -> Option<String> {
+    let found = statx(CWD, dir, AtFlags::empty(), StatxFlags::MNT_ID).ok()?;
+    let told = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    told.then(|| found.stx_mnt_id.to_string())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -162,5 +187,20 @@ mod tests {
         assert_eq!(parse_cpu_list("7"), [7]);
         assert_eq!(parse_cpu_list("\n"), [0; 0]);
         assert_eq!(parse_cpu_list("0-4294967295,x,3"), [3]);
+    }
+
+    #[test]
+    fn the_mount_table_is_read_anew_for_a_mount_that_is_not_known() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("proc/self")).unwrap();
+        let table = |text: &str| std::fs::write(root.path().join("proc/self/mountinfo"), text);
+        let host = Host::new(root.path());
+        let line = format!("{} 1 0:5 / /a rw - cgroup2 x rw\n", mount_of(root.path()).unwrap());
+        table(&format!("1 0 0:4 / / rw - ext4 x rw\n{line}")).unwrap();
+        assert_eq!(&*host.cgroup_mounts(root.path()), line);
+        table("2 0 0:6 / /b rw - cgroup x rw,memory\n").unwrap();
+        assert_eq!(&*host.cgroup_mounts(root.path()), line);
+        assert!(host.cgroup_mounts(Path::new("/proc")).contains("memory"));
+        assert!(host.cgroup_mounts(&root.path().join("gone")).contains("memory"));
     }
 }
