@@ -51,6 +51,10 @@ suite_prepare() {
 # Reads $suite, $views, $wanted, $filter of the script.
 conformance_main() {
     local view failed=0
+    # Suites use the same names for containers and cgroups in each run. What runs in a world does not
+    # hold the lock: it may outlive this.
+    exec 9>/run/sysbox-conformance.lock
+    flock --nonblock 9 || die "another run of scripts/conformance is under way" "wait until it is over"
     install_packages "${SUITE_PACKAGES[@]}"
     need_rust
     cargo build --quiet --manifest-path "$TOP/Cargo.toml" --workspace
@@ -76,9 +80,9 @@ run_suite() {
     trap "world_down '$world'" EXIT
     trap 'exit 130' INT TERM
     world_make "$view" "$world" "$TARGET/debug"
-    world_hold "$world"
+    world_hold "$world" 9>&-
     # No engine: the suites call the runtime themselves.
-    world_start "$world" sysbox-fs sysbox-mgr
+    world_start "$world" sysbox-fs sysbox-mgr 9>&-
     for runtime in "${CONFORMANCE_RUNTIMES[@]}" "${own[@]}"; do
         path=$(runtime_path "$runtime")
         [ -n "$path" ] || continue
@@ -86,7 +90,8 @@ run_suite() {
         rm -rf "$results"
         mkdir -p "$results"
         say "==== $suite, view $view, ${runtime%%=*}"
-        world_enter "$world" "${suite_command[@]}" "$SUITE_DIR" "$path" "$results" "$filter" || return 1
+        world_enter "$world" "${suite_command[@]}" "$SUITE_DIR" "$path" "$results" "$filter" 9>&- || return 1
+        [ -s "$results/cases" ] || die "no group of the suite $suite has '$filter' in its name" "its groups are in $SUITE_DIR"
     done
     trap - EXIT
     world_down "$world"
