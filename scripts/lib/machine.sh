@@ -37,8 +37,12 @@ machine_accelerator() {
 # What the kernel is told where the processor is emulated: the emulator's clock counter is good, though
 # two busy processors seem to disagree about it and every look at another clock costs a hundred times as
 # much; nothing runs there that the costly ways around faults of processors would keep out; and on a
-# host that is busy the kernel would take a timer that is late for a broken one, and panic.
-machine_hints() { [ "$(machine_accelerator)" = kvm ] || say 'tsc=reliable mitigations=off no_timer_check'; }
+# host that is busy the kernel would take a timer that is late for a broken one, and panic, and systemd
+# would give up Docker.
+machine_hints() {
+    [ "$(machine_accelerator)" = kvm ] ||
+        say 'tsc=reliable mitigations=off no_timer_check systemd.default_timeout_start_sec=600'
+}
 
 # For how many seconds a machine may print nothing new before it counts as hanging: until its task has
 # begun, and from then on. The second is longer than what a step or test may take, which ends by itself.
@@ -47,6 +51,9 @@ MACHINE_TASK_SILENCE=${MACHINE_TASK_SILENCE:-1700}
 
 # What a boot has running.
 MACHINE_PIDS=()
+
+# What Podman would do at each boot, for nobody here; it keeps the task waiting.
+MACHINE_RESTING='systemd.mask=podman.service systemd.mask=podman-auto-update.service systemd.mask=podman-restart.service'
 
 # machine_boot DIR DISK TASK RESULTS SECONDS: boots the machine whose kernel is in DIR, has it run the
 # task in the directory TASK and shows what that prints. Afterwards RESULTS has `console`, `output` and
@@ -66,7 +73,7 @@ machine_boot() {
     qemu-system-x86_64 \
         -accel "$(machine_accelerator)" -cpu max -smp 2 -m "${MACHINE_MEMORY:-3G}" -nographic -no-reboot -nic none -monitor none \
         -kernel "$dir/vmlinuz" -initrd "$dir/initrd" \
-        -append "root=/dev/vda rw console=ttyS0 panic=-1 systemd.show_status=true apparmor=1 security=apparmor $(machine_hints) ${MACHINE_CMDLINE:-}" \
+        -append "root=/dev/vda rw console=ttyS0 panic=-1 systemd.show_status=true apparmor=1 security=apparmor $MACHINE_RESTING $(machine_hints) ${MACHINE_CMDLINE:-}" \
         -drive "file=$disk,format=raw,if=virtio,cache=unsafe,snapshot=on" \
         -drive "file=$results/task.tar,format=raw,if=virtio,readonly=on" \
         -drive "file=$results/back.tar,format=raw,if=virtio,cache=unsafe" \
@@ -122,7 +129,7 @@ machine_watch() {
 
 # A number that changes when the machine gets on: lines of the console, but for those in which systemd
 # tells again and again how long it has been waiting, and the length of what the task has printed.
-machine_progress() { say "$(grep -acv 'job is running' "$1/console") $(stat -c %s "$1/output")"; }
+machine_progress() { say "$(grep -acvE 'job is running|\] (\([0-9]+ of [0-9]+\) )?Job ' "$1/console") $(stat -c %s "$1/output")"; }
 
 # machine_post_mortem RESULTS STATUS DIR: what is known of a machine that gave no result.
 machine_post_mortem() {
