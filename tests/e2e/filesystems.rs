@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use sysbox_tests::{BUSYBOX, Cmd, Output, World, cannot_run, shared, wait_until};
+use sysbox_tests::{BUSYBOX, Cmd, Output, World, cannot_run, shared, sysbox, wait_until};
 
 /// A directory below which the test mounts things; all of it goes with this value.
 struct Place {
@@ -336,6 +336,12 @@ fn a_volume_that_can_not_be_id_mapped_is_told_or_refused() {
         assert!(line.is_some_and(|line| line.contains("cannot be ID-mapped")), "{told}");
     }
     assert!(!told.contains("/tmpfs"), "{told}");
+    // An engine keeps that where nobody looks.
+    let events = sysbox(&["events", "--no-follow"]).ok();
+    let warned = |text: &str| events.lines().any(|l| l.contains(" warned ") && l.contains(text));
+    let source = |volume: &Path| format!("the source {} (", text(volume));
+    assert!(warned(&source(&volumes[2])) && warned(&source(&volumes[3])), "{events}");
+    assert!(!warned(&source(&volumes[1])), "{events}");
 
     let strict = "SYSBOX_FSUID_MAP_FAIL_ON_ERROR=TRUE";
     for (bind, kind) in binds[2..].iter().zip(["(ramfs)", "(fuse"]) {
