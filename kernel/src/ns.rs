@@ -54,33 +54,67 @@ pub struct IdMap {
 
 /// Makes a user namespace with the given mappings and returns a descriptor that keeps it alive.
 ///
+/// # Errors
+/// As [`Birth::begin`] and [`Birth::finish`].
+pub fn user_namespace(uid_map: &[IdMap], gid_map: &[IdMap]) -> io::Result<OwnedFd> {
+    Birth::begin(uid_map, gid_map)?.finish(uid_map, gid_map)
+}
+
+/// A user namespace that is being made, while the caller does something else.
+///
 /// The namespace belongs to the host ids of its own root, not to root of the host: what is counted
 /// for a user (inotify instances, nested namespaces, user_namespaces(7)) would otherwise be counted
 /// for all containers together, with one limit. It needs a process to be born in: a child that is
-/// gone when this returns. Safe to call in a process with threads.
-///
-/// # Errors
-/// `EPERM` or `EINVAL` from the map files for mappings that the kernel refuses; `ENOSPC` when
-/// `user.max_user_namespaces` is used up.
-pub fn user_namespace(uid_map: &[IdMap], gid_map: &[IdMap]) -> io::Result<OwnedFd> {
-    let owner = (host_root(uid_map), host_root(gid_map));
-    let (ready, report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    let this = rustix::process::getpid();
-    match clone_process(CloneFlags::SHARE_FILES)? {
-        Fork::Child => {
-            // Nothing but system calls here, for other threads of the parent may have held locks;
-            // and no descriptor is closed, for they are the parent's.
-            let _ = set_parent_process_death_signal(Some(Signal::KILL));
-            let error = be_born(owner).err().and_then(|e| e.raw_os_error()).unwrap_or(0);
-            let _ = rustix::io::write(&report, &error.to_ne_bytes());
-            crate::process::pause_while_child_of(this)
+/// gone when this is dropped. Safe to use in a process with threads.
+#[derive(Debug)]
+pub struct Birth {
+    pid: i32,
+    pidfd: OwnedFd,
+    ready: OwnedFd,
+    /// The process's end, too: it has our descriptors, not copies of them.
+    _report: OwnedFd,
+}
+
+impl Birth {
+    /// Starts the process.
+    ///
+    /// # Errors
+    /// None can be started.
+    pub fn begin(uid_map: &[IdMap], gid_map: &[IdMap]) -> io::Result<Self> {
+        let owner = (host_root(uid_map), host_root(gid_map));
+        let (ready, report) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+        let this = rustix::process::getpid();
+        match clone_process(CloneFlags::SHARE_FILES)? {
+            Fork::Child => {
+                // Nothing but system calls here, for other threads of the parent may have held locks;
+                // and no descriptor is closed, for they are the parent's.
+                let _ = set_parent_process_death_signal(Some(Signal::KILL));
+                let error = be_born(owner).err().and_then(|e| e.raw_os_error()).unwrap_or(0);
+                let _ = rustix::io::write(&report, &error.to_ne_bytes());
+                crate::process::pause_while_child_of(this)
+            }
+            Fork::Parent { pid, pidfd } => Ok(Self { pid, pidfd, ready, _report: report }),
         }
-        Fork::Parent { pid, pidfd } => {
-            let result = wait_for_birth(&ready).and_then(|()| write_maps(pid, uid_map, gid_map));
-            let _ = pidfd_send_signal(&pidfd, Signal::KILL);
-            let _ = crate::process::wait_pidfd(&pidfd);
-            result
-        }
+    }
+
+    /// The namespace, with its mappings. The process is told to end, and waited for when this is
+    /// dropped.
+    ///
+    /// # Errors
+    /// `EPERM` or `EINVAL` from the map files for mappings that the kernel refuses; `ENOSPC` when
+    /// `user.max_user_namespaces` is used up.
+    pub fn finish(&self, uid_map: &[IdMap], gid_map: &[IdMap]) -> io::Result<OwnedFd> {
+        wait_for_birth(&self.ready)?;
+        let made = write_maps(self.pid, uid_map, gid_map)?;
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        Ok(made)
+    }
+}
+
+impl Drop for Birth {
+    fn drop(&mut self) {
+        let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let _ = crate::process::wait_pidfd(&self.pidfd);
     }
 }
 

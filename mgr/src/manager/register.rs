@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rustix::fs::{FileType, fstat};
 use sysbox_ipc::{crash, proto};
+use sysbox_kernel::ns::{Birth, IdMap};
 
 use super::{Live, Manager, Opaque, Runtime, State, validate};
 use crate::broker;
@@ -16,7 +17,7 @@ use crate::events::Kind;
 use crate::fs_link::Reserved;
 use crate::ids::{Holder, IdMapping, Sharing, host_root, sharing};
 use crate::registry::{Process, Record, State as Life, VERSION, VolumeRecord, process};
-use crate::volumes::{Owner, inode, upper_of};
+use crate::volumes::{Needed, Owner, inode, upper_of};
 
 /// How long a registration waits for what is left of a failed one. The roll-back takes milliseconds.
 const ROLL_BACK_PATIENCE: Duration = Duration::from_secs(5);
@@ -61,10 +62,13 @@ impl Manager {
         if ids.uids.is_empty() {
             self.make_room(request.id_range_size);
         }
-        let record = self.enter(&request, ids, owner, creator)?;
-        crash::point("register.recorded");
+        let (mut record, former) = self.enter(&request, ids, owner, creator)?;
         let id = record.id.clone();
-        let done = self.equip(&request, record, rootfs, joined, &fs).inspect_err(|_| {
+        let prepared = self
+            .prepare(&request, &mut record, &rootfs, joined)
+            .inspect_err(|_| self.leave(&id, former))?;
+        crash::point("register.recorded");
+        let done = self.equip(&request, record, rootfs, prepared, &fs).inspect_err(|_| {
             // Rolling back calls sysbox-fs, for which it needs the turn that we have.
             drop(fs);
             self.roll_back(&id, Runtime::Alive);
@@ -101,14 +105,15 @@ impl Manager {
         }
     }
 
-    /// Gives the container ids and writes its first record.
+    /// Gives the container ids, and a record that is not written yet. With it comes the record of an
+    /// earlier life.
     fn enter(
         &self,
         request: &proto::Register,
         ids: Ids,
         owner: Option<Owner>,
         creator: Option<Process>,
-    ) -> Result<Record> {
+    ) -> Result<(Record, Option<Record>)> {
         let id = &request.id;
         let mut state = self.lock();
         let (volumes, owner) = match state.registry.get(id) {
@@ -140,11 +145,10 @@ impl Manager {
             given = self.sharing(&state, request, &ids)?;
             (ids.uids, ids.gids)
         };
-        let doing = || format!("recording container {id}");
         let record = Record {
             version: VERSION,
             id: id.clone(),
-            key: state.registry.next_key().doing(doing)?,
+            key: state.registry.next_key().doing(|| format!("recording container {id}"))?,
             state: Life::Creating,
             rootfs: PathBuf::from(&request.rootfs),
             owner,
@@ -161,9 +165,18 @@ impl Manager {
             created_boottime_ns: process::now_ns(),
             volumes,
         };
-        state.registry.put(record.clone()).doing(doing)?;
+        let former = state.registry.take(record.clone());
         state.live.insert(id.clone(), Live::default());
-        Ok(record)
+        Ok((record, former))
+    }
+
+    /// Takes back what [`enter`](Self::enter) gave.
+    fn leave(&self, id: &str, former: Option<Record>) {
+        let mut state = self.lock();
+        state.live.remove(id);
+        state.registry.put_back(id, former);
+        drop(state);
+        self.released.notify_all();
     }
 
     /// Whether the container may have the ids that come with it; says whether the engine gave them.
@@ -205,20 +218,46 @@ impl Manager {
         }
     }
 
+    /// Makes what ends with the manager, and writes the record.
+    fn prepare(
+        &self,
+        request: &proto::Register,
+        record: &mut Record,
+        rootfs: &OwnedFd,
+        joined: Option<OwnedFd>,
+    ) -> Result<Prepared> {
+        let (uids, gids) = (kernel_map(&record.uid_mappings), kernel_map(&record.gid_mappings));
+        let id = &request.id;
+        let doing = || format!("making the user namespace of container {id}");
+        let remedy =
+            |e: Error| e.remedy("see that sysctl user.max_user_namespaces is large enough");
+        let begun = match joined {
+            Some(joined) => Ok(joined),
+            None => Err(Birth::begin(&uids, &gids).doing(doing)?),
+        };
+        // While the namespace is born.
+        let needed = self.plan_stores(request, record, rootfs)?;
+        let (userns, birth) = match begun {
+            Ok(joined) => (joined, None),
+            Err(birth) => (birth.finish(&uids, &gids).doing(doing).map_err(remedy)?, Some(birth)),
+        };
+        record.userns_inode = inode(&userns).doing(|| "looking at a user namespace".to_owned())?;
+        self.lock().registry.put(record.clone()).doing(|| format!("recording container {id}"))?;
+        Ok(Prepared { userns, needed, _birth: birth })
+    }
+
     /// Makes what the record promises.
     fn equip(
         &self,
         request: &proto::Register,
-        mut record: Record,
+        record: Record,
         rootfs: OwnedFd,
-        joined: Option<OwnedFd>,
+        prepared: Prepared,
         fs: &Reserved,
     ) -> Result<Registered> {
         let id = record.id.clone();
-        let userns = joined.map_or_else(|| user_namespace(&record), Ok)?;
-        record.userns_inode = inode(&userns).doing(|| "looking at a user namespace".to_owned())?;
-
-        let volumes = self.make_stores(request, &mut record, &rootfs)?;
+        let Prepared { userns, needed, _birth } = prepared;
+        let volumes = self.make_volumes(&record, &needed)?;
         let missing = || Error::new(format!("the mappings of container {id} have no root"));
         let added = fs.add(proto::AddContainer {
             id: id.clone(),
@@ -256,6 +295,14 @@ impl Manager {
     }
 }
 
+/// What a registration has when its record is written.
+struct Prepared {
+    userns: OwnedFd,
+    needed: Vec<Needed>,
+    /// The process in which the namespace was born. It dies while other things are done.
+    _birth: Option<Birth>,
+}
+
 /// The ids that a container comes with; none if it is to get a range of ours.
 struct Ids {
     uids: Vec<IdMapping>,
@@ -278,13 +325,8 @@ fn ids(request: &proto::Register, joined: Option<&OwnedFd>) -> Result<Ids> {
     Ok(Ids { uids, gids, userns_inode })
 }
 
-fn user_namespace(record: &Record) -> Result<OwnedFd> {
-    sysbox_kernel::ns::user_namespace(
-        &record.uid_mappings.iter().map(Into::into).collect::<Vec<_>>(),
-        &record.gid_mappings.iter().map(Into::into).collect::<Vec<_>>(),
-    )
-    .doing(|| format!("making the user namespace of container {}", record.id))
-    .map_err(|e| e.remedy("see that sysctl user.max_user_namespaces is large enough"))
+fn kernel_map(mappings: &[IdMapping]) -> Vec<IdMap> {
+    mappings.iter().map(Into::into).collect()
 }
 
 /// Names the root file system for `sysbox-fs`; nothing if it can't be told from another.

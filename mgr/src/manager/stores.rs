@@ -12,14 +12,15 @@ use crate::registry::{Record, VolumeRecord};
 use crate::volumes::{Layer, Needed};
 
 impl Manager {
-    /// Makes the stores that the container needs and has not yet: in its own layer, where that is
-    /// possible, and otherwise as volumes of ours.
-    pub(super) fn make_stores(
+    /// What stores the container needs. Those that it has not yet are made, where that is possible in its
+    /// own layer, and otherwise become volumes of ours, by [`make_volumes`](Self::make_volumes); the
+    /// record names them.
+    pub(super) fn plan_stores(
         &self,
         request: &proto::Register,
         record: &mut Record,
         rootfs: &OwnedFd,
-    ) -> Result<Vec<proto::Volume>> {
+    ) -> Result<Vec<Needed>> {
         let id = &request.id;
         let kept: Vec<_> = record.volumes.iter().map(|v| v.name.clone()).collect();
         let has = |name: &str| kept.iter().any(|k| k == name);
@@ -45,10 +46,19 @@ impl Manager {
                 view.refresh();
             }
         }
-        // Written before volumes are made: a crash in between leaves none that no record names.
-        self.lock().registry.put(record.clone()).doing(|| format!("recording container {id}"))?;
+        Ok(needed)
+    }
+
+    /// Makes the volumes that the record names, which has been written: a crash leaves none that no
+    /// record knows.
+    pub(super) fn make_volumes(
+        &self,
+        record: &Record,
+        needed: &[Needed],
+    ) -> Result<Vec<proto::Volume>> {
+        let id = &record.id;
         let mut volumes = Vec::new();
-        for store in &needed {
+        for store in needed {
             let Some(volume) = record.volumes.iter().find(|v| v.name == store.name) else {
                 continue;
             };

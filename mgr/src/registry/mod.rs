@@ -1,7 +1,8 @@
 //! The containers and their state, in memory and on disk.
 //!
 //! Every change is written before it takes effect. Writing can fail (a full disk): then the change
-//! has not happened and the caller's call fails.
+//! has not happened and the caller's call fails. Only a new registration [takes](Registry::take) its ids
+//! before its record is written, when nothing of it is there yet that would outlive the manager.
 
 mod keys;
 pub mod process;
@@ -60,6 +61,20 @@ impl Registry {
         self.store.save(&record, !record.volumes.is_empty())?;
         self.records.insert(record.id.clone(), record);
         Ok(())
+    }
+
+    /// Has a new registration take what its record says, which is not written yet. Gives what is to be
+    /// [put back](Self::put_back) if it comes to nothing.
+    pub fn take(&mut self, record: Record) -> Option<Record> {
+        self.records.insert(record.id.clone(), record)
+    }
+
+    /// Undoes [`take`](Self::take).
+    pub fn put_back(&mut self, id: &str, former: Option<Record>) {
+        match former {
+            Some(record) => self.records.insert(id.to_owned(), record),
+            None => self.records.remove(id),
+        };
     }
 
     /// Changes a record in place; `None` if there is none of that id.

@@ -112,3 +112,22 @@ fn fields_that_a_later_version_adds_are_passed_over() {
     std::fs::write(dir.path().join("containers/c1.json"), later).unwrap();
     assert_eq!(Registry::open(dir.path()).unwrap().get("c1").unwrap().key, 7);
 }
+
+#[test]
+fn what_is_taken_counts_before_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = Registry::open(dir.path()).unwrap();
+    let ids = crate::ids::IdMapping { inside: 0, outside: 231_072, count: 65_536 };
+    assert!(registry.take(Record { uid_mappings: vec![ids], ..record("new", 1) }).is_none());
+    assert_eq!(registry.ids_in_use().count(), 1);
+    assert_eq!(Registry::open(dir.path()).unwrap().iter().count(), 0);
+    registry.put_back("new", None);
+    assert!(registry.get("new").is_none());
+
+    let stopped = Record { state: State::Stopped, ..record("again", 2) };
+    registry.put(stopped.clone()).unwrap();
+    let former = registry.take(record("again", 3));
+    assert_eq!(Registry::open(dir.path()).unwrap().get("again"), Some(&stopped));
+    registry.put_back("again", former);
+    assert_eq!(registry.get("again"), Some(&stopped));
+}
