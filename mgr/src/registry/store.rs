@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
 use super::record::{Record, VERSION};
 
 /// `<data root>/containers`.
@@ -27,7 +29,7 @@ impl Store {
         for entry in fs::read_dir(&self.dir)? {
             let path = entry?.path();
             if path.extension().is_some_and(|e| e == "tmp") {
-                // A write that a crash interrupted; the file that it was to replace is still there.
+                // A write that a crash interrupted; the record is there, the old one or the new one.
                 let _ = fs::remove_file(&path);
             }
             if path.extension().is_none_or(|e| e != "json") {
@@ -120,6 +122,12 @@ pub(super) fn write_replace(new: &Path, path: &Path, text: &[u8], durable: bool)
     out.write_all(text)?;
     if durable {
         out.sync_all()?;
+    }
+    // ext4 takes a file that is renamed over another for one that must not be lost, and writes it out at
+    // once. Two that change places are not taken for that.
+    if !durable && renameat_with(CWD, new, CWD, path, RenameFlags::EXCHANGE).is_ok() {
+        let _ = fs::remove_file(new);
+        return Ok(());
     }
     fs::rename(new, path)?;
     match path.parent() {

@@ -131,3 +131,17 @@ fn what_is_taken_counts_before_it_is_written() {
     registry.put_back("again", former);
     assert_eq!(registry.get("again"), Some(&stopped));
 }
+
+/// However a record is replaced: what a crash in between leaves is one that is whole.
+#[test]
+fn a_replaced_record_leaves_nothing_beside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut registry = Registry::open(dir.path()).unwrap();
+    for state in [State::Creating, State::Running, State::Exited] {
+        registry.put(Record { state, ..record("a", 1) }).unwrap();
+        let names = fs::read_dir(dir.path().join("containers")).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, ["a.json"]);
+        assert_eq!(Registry::open(dir.path()).unwrap().get("a").unwrap().state, state);
+    }
+}
