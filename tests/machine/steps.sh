@@ -6,15 +6,20 @@
 
 # The steps, in the order in which they make sense. Each runs in a bash with `set -e`.
 
-# README's commands, word for word but for the name of the image, as typed at a terminal. The package
-# finds a Docker with a configuration of its own, and does not disturb it.
+# README's commands, word for word but for the name of the image, as typed at a terminal.
+follow_readme() {
+    sed -i "s# IMAGE\$# $SMALL cat /proc/self/uid_map#" readme-commands
+    script --quiet --return --command 'bash -euxo pipefail ./readme-commands' results/readme </dev/null
+    # With any other runtime root inside would be root outside.
+    grep -aE '^ *0 +[1-9][0-9]* +65536' results/readme
+}
+
+# The package finds a Docker with a configuration of its own, and does not disturb it.
 step_install() {
     local engine
     engine=$(main_pid docker.service)
     echo '{ "log-level": "warn" }' >/etc/docker/daemon.json
-    sed -i "s# IMAGE\$# $SMALL head -n 1 /proc/meminfo#" readme-commands
-    script --quiet --return --command 'bash -euxo pipefail ./readme-commands' results/readme </dev/null
-    grep -a '^MemTotal: .* kB' results/readme
+    follow_readme
     systemctl is-active sysbox-fs sysbox-mgr
     systemctl is-enabled sysbox-fs sysbox-mgr
     jq --exit-status '."log-level" == "warn" and .runtimes.sysbox.path == "/usr/bin/sysbox-runc"' /etc/docker/daemon.json
