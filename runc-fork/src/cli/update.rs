@@ -105,8 +105,12 @@ fn resources(args: &UpdateArgs) -> Result<oci::LinuxResources> {
             text = std::fs::read_to_string(path)
                 .with_context(|| format!("read {}", path.display()))?;
         }
-        return serde_json::from_str(&text)
-            .with_context(|| format!("parse the resources of {}", path.display()));
+        let mut resources: oci::LinuxResources = serde_json::from_str(&text)
+            .with_context(|| format!("parse the resources of {}", path.display()))?;
+        // As runc, which can't change them either. containerd's CRI plugin sends back what the spec
+        // listed, and not what every container may use besides.
+        resources.set_devices(None);
+        return Ok(resources);
     }
     Ok(serde_json::from_value(from_flags(args)?)?)
 }
@@ -183,6 +187,18 @@ mod tests {
             assert_eq!(bytes(text).unwrap(), value, "{text}");
         }
         assert!(bytes("x").is_err());
+    }
+
+    #[test]
+    fn rules_of_devices_are_not_changed() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let text =
+            r#"{ "devices": [{ "allow": false, "access": "rwm" }], "pids": { "limit": 7 } }"#;
+        std::fs::write(&file, text).unwrap();
+        let args = UpdateArgs { resources: Some(file.path().into()), ..UpdateArgs::default() };
+        let resources = resources(&args).unwrap();
+        assert_eq!(resources.devices(), &None);
+        assert_eq!(resources.pids().as_ref().unwrap().limit(), 7);
     }
 
     #[test]
