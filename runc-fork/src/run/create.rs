@@ -21,6 +21,7 @@ use super::init::{Init, open_start_fifo, own_standard_streams};
 use super::listener::{self, Taker};
 use super::namespaces::launch;
 use super::undo::Undo;
+use super::uplink::{self, Uplink};
 use super::{copy_up, labels, limits, netdev, notify, rdt, stage, tree, userns};
 use crate::log;
 use crate::plan::Plan;
@@ -92,6 +93,7 @@ pub fn create(request: &Request) -> Result<Created> {
     undo.manager = Some(&manager);
     let mut converted = prepared.convert(&registration.reply)?;
     notify::add(&mut converted, &directory)?;
+    let uplink = uplink(&prepared, &mut converted, joined.is_some())?;
     let mut plan =
         Plan::new(&request.id, &bundle, &converted, &registration.reply, &prepared.options)?;
     plan.process.pass_sockets(request.listen_fds);
@@ -155,6 +157,9 @@ pub fn create(request: &Request) -> Result<Created> {
         Ok(fs::File::open(&path).with_context(|| format!("open {path}"))?.into())
     };
     let (pidns, netns, ipcns) = (namespace("pid")?, namespace("net")?, namespace("ipc")?);
+    if let Some(uplink) = uplink {
+        uplink.connect(netns.as_fd())?;
+    }
     netdev::move_all(&plan.network_devices, netns.as_fd())?;
     let emulated = Path::new(&registration.reply.emulated_dir);
     let parts = tree::Parts {
@@ -305,6 +310,34 @@ fn registration(
         inner_stores: prepared.options.system_container,
         join_userns: false,
     })
+}
+
+/// The engine's network, if the container is to be behind it; its spec then has a network of its own.
+fn uplink(
+    prepared: &Prepared,
+    converted: &mut oci::Spec,
+    joins_user_namespace: bool,
+) -> Result<Option<Uplink>> {
+    let Some(path) = uplink::of(prepared, joins_user_namespace) else { return Ok(None) };
+    let namespace = fs::File::open(&path)
+        .with_context(|| format!("open the network namespace {}", path.display()))?;
+    let uplink = match Uplink::prepare(namespace.as_fd()) {
+        Ok(uplink) => uplink,
+        Err(e) => {
+            log::warn(&format!(
+                "the container is in the network namespace {} itself, where its root can change nothing: {e:#}",
+                path.display()
+            ));
+            return Ok(None);
+        }
+    };
+    let namespaces = converted.linux_mut().as_mut().and_then(|l| l.namespaces_mut().as_mut());
+    for namespace in namespaces.into_iter().flatten() {
+        if namespace.typ() == oci::LinuxNamespaceType::Network {
+            namespace.set_path(None);
+        }
+    }
+    Ok(Some(uplink))
 }
 
 /// The cgroup of a spec.

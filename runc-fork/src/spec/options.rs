@@ -31,6 +31,8 @@ pub struct Options {
     pub skip_uid_shift: Vec<PathBuf>,
     /// Refuse the container if a bind mount's source cannot be ID-mapped.
     pub require_id_mapping: bool,
+    /// Join the network namespace that the engine has made, instead of having an own one behind it.
+    pub join_network: bool,
     /// How many ids the container gets; 0 leaves it to the manager.
     pub id_range_size: u32,
     /// What is executed, if the user says so; otherwise it is recognised.
@@ -55,6 +57,7 @@ impl Default for Options {
             honor_capabilities: None,
             skip_uid_shift: Vec::new(),
             require_id_mapping: false,
+            join_network: false,
             id_range_size: 0,
             init_system: None,
             warnings: Vec::new(),
@@ -91,6 +94,11 @@ const WISHES: &[Wish] = &[
         annotation: "fsuid-map-fail-on-error",
         variable: "FSUID_MAP_FAIL_ON_ERROR",
         apply: |options, value| truth(value).map(|truth| options.require_id_mapping = truth),
+    },
+    Wish {
+        annotation: "join-network",
+        variable: "JOIN_NETWORK",
+        apply: |options, value| truth(value).map(|truth| options.join_network = truth),
     },
     Wish {
         annotation: "",
