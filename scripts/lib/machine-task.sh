@@ -65,7 +65,7 @@ e2e_task() {
     cp "$TOP/tests/machine/e2e" "$task/run"
     cp "$TOP/tests/machine/lib.sh" "$task"
     cp "$TOP/scripts/world" "$task/scripts"
-    cp "$TOP"/scripts/lib/{common.sh,world.sh,world-holder} "$task/scripts/lib"
+    cp "$TOP"/scripts/lib/{common.sh,world.sh,engines.sh,world-holder} "$task/scripts/lib"
     make_package "$task/package"
     need_rust
     (cd "$TOP" && cargo build --quiet -p sysbox-attacker) || die 'the attacker does not build' 'the lines above say why'

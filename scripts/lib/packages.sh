@@ -5,9 +5,9 @@
 # The quick start installs these, and no more.
 PACKAGES=(docker.io iptables iproute2 mmdebstrap busybox-static libseccomp-dev gcc libc6-dev pkg-config jq procps)
 
-# What the tests take besides: file systems and a second engine; tools that they run inside.
+# What the tests take besides: file systems, a second engine, networks for it and for ctr; tools that they run inside.
 # shellcheck disable=SC2034
-TEST_PACKAGES=(xfsprogs btrfs-progs fuse-overlayfs podman sysstat htop numactl nodejs default-jre-headless)
+TEST_PACKAGES=(xfsprogs btrfs-progs fuse-overlayfs podman containernetworking-plugins sysstat htop numactl nodejs default-jre-headless)
 
 # What testing the package takes besides: machines to install it in, and Debian's checks of packages.
 MACHINE_TOOLS=(qemu-system-x86 e2fsprogs lintian)

@@ -10,8 +10,11 @@
 #   DIR/bin           directory of the sysbox binaries
 #   DIR/{run,state}   SYSBOX_RUN_DIR and the manager's --data-root
 #   DIR/engine        the engine's data; DIR/docker.sock its socket
+#   DIR/podman        all of Podman's files; DIR/cni: networks of ctr (engines.sh)
 #   DIR/log, DIR/pid  a file a daemon
 #   DIR/run/crash     at which point a debug build is to die, see ipc/src/crash.rs
+
+. "$(dirname "${BASH_SOURCE[0]}")/engines.sh"
 
 # The two daemons of the runtime, and the two of the engine, in the order of their start.
 WORLD_DAEMONS=(sysbox-fs sysbox-mgr containerd dockerd)
@@ -60,13 +63,24 @@ world_make() {
     mkdir -p "$dir"/{bin,run,state,engine,log,pid,cli}
     chmod 711 "$dir"
     say "$view" >"$dir/view"
+    # Podman, too, looks there for passwords of registries, and wants the file.
+    say '{}' >"$dir/cli/config.json"
     # Copies: the manager adds an entry for its ranges, and leaves alone what others have.
-    cat /etc/subuid >"$dir/subuid" 2>/dev/null || true
-    cat /etc/subgid >"$dir/subgid" 2>/dev/null || true
+    copy_with_podmans /etc/subuid >"$dir/subuid"
+    copy_with_podmans /etc/subgid >"$dir/subgid"
+    touch /etc/subuid /etc/subgid
     for program in sysbox-runc sysbox-mgr sysbox-fs; do
         ln -sfn "$(realpath "$bin")/$program" "$dir/bin/$program"
     done
     write_engine_config "$dir"
+    write_podman_config "$dir"
+    write_network_config "$dir"
+}
+
+# copy_with_podmans FILE: with ids for Podman's `--userns=auto`.
+copy_with_podmans() {
+    grep -v '^containers:' "$1" 2>/dev/null || true
+    say containers:2147483648:1048576
 }
 
 # Whether the engine has this option: it refuses to start with one that it does not know.
@@ -121,12 +135,13 @@ world_hold() {
 
 # world_enter DIR COMMAND...: runs the command in the world, with the variables that its tools want.
 world_enter() {
-    local dir=$1
+    local dir=$1 engines
     shift
     world_is_up "$dir" || die "the world $dir is not up" "start it with: scripts/world up hybrid $dir"
+    mapfile -t engines < <(engine_environment "$dir")
     SYSBOX_WORLD=$dir SYSBOX_WORLD_VIEW=$(cat "$dir/view") SYSBOX_WORLD_SCRIPT=$TOP/scripts/world \
         SYSBOX_RUN_DIR=$dir/run SYSBOX_CRASH_FILE=$dir/run/crash DOCKER_HOST=unix://$dir/docker.sock DOCKER_CONFIG=$dir/cli \
-        nsenter --target "$(holder_pid "$dir")" --mount --net --wd="$PWD" -- "$@"
+        nsenter --target "$(holder_pid "$dir")" --mount --net --wd="$PWD" -- env "${engines[@]}" "$@"
 }
 
 # world_start DIR [DAEMON...]: starts those of the daemons that don't run, and waits until they answer.
@@ -191,18 +206,20 @@ world_stop() {
 }
 
 # world_leftovers DIR: prints what containers left behind; nothing, once all have been removed. A mount
-# of an '-init' layer is the engine's own: one that is killed while it makes a container forgets it.
+# of an '-init' layer is the engine's own: one that is killed while it makes a container forgets it. So is the
+# cgroup that Podman makes once for all of its conmons.
 world_leftovers() {
     local dir=$1 name hierarchy
     name=$(world_name "$dir")
     world_enter "$dir" docker ps --all --format 'container {{.Names}}'
+    other_leftovers "$dir"
     world_enter "$dir" findmnt --noheadings --list --output TARGET |
-        sed -n "s#^\($dir/\(engine/docker/overlay2\|state\)/.*\)#mount \1#p" | grep -v -- '-init/merged$' || true
+        sed -n "s#^\($dir/\(engine/docker/overlay2\|podman/storage/overlay\|run/containerd\|state\)/.*\)#mount \1#p" | grep -v -- '-init/merged$' || true
     for hierarchy in $(world_enter "$dir" awk '$3 ~ /^cgroup/ { print $2 }' /proc/mounts); do
-        world_enter "$dir" find "$hierarchy/$name/containers" -mindepth 1 -type d -printf 'cgroup %p\n' 2>/dev/null || true
+        world_enter "$dir" find "$hierarchy/$name/containers" -mindepth 1 -type d ! -path "*/containers/conmon" -printf 'cgroup %p\n' 2>/dev/null || true
     done
     xargs --no-run-if-empty ps -o 'comm=' -p <"$(world_cgroup "$dir")/engine/cgroup.procs" |
-        sed -n 's/^\(containerd-shim\|sysbox-runc\)/process \1/p'
+        sed -n 's/^\(containerd-shim\|conmon\|sysbox-runc\)/process \1/p'
 }
 
 # world_down DIR: ends everything in the world and removes all but its logs.
@@ -212,6 +229,7 @@ world_down() {
         if daemon_runs "$dir" dockerd; then
             world_enter "$dir" sh -c 'docker ps --all --quiet | xargs --no-run-if-empty docker rm --force' >/dev/null 2>&1 || true
         fi
+        stop_other_engines "$dir"
         world_stop "$dir" dockerd containerd sysbox-mgr sysbox-fs
     fi
     # Holders of descriptors outlive their daemons, and those that a test in a v2 world has started
@@ -219,7 +237,7 @@ world_down() {
     pkill -f -- "--run-dir $dir/run hold" || true
     remove_world_cgroups "$dir"
     wait_until 5 world_is_gone "$dir" || true
-    rm -rf "${dir:?}"/{bin,run,state,engine,pid,cli,view,subuid,subgid,daemon.json,containerd.toml,docker.sock}
+    rm -rf "${dir:?}"/{bin,run,state,engine,podman,cni,pid,cli,view,subuid,subgid,daemon.json,containerd.toml,docker.sock}
     rmdir "$dir" 2>/dev/null || true
 }
 

@@ -1,7 +1,6 @@
 //! Other engines that call the runtime: containerd by its shim, and Podman by conmon with its pods.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use sysbox_tests::{BUSYBOX, Cmd, Container, Output, Running, World, cannot_run, shared};
@@ -59,101 +58,184 @@ fn containerd_alone() {
     ctr(&["images", "remove", &image]).ok();
 }
 
-/// A Podman whose files are all in one directory, and which goes with it.
-struct Podman {
-    directory: tempfile::TempDir,
-    flags: Vec<String>,
+/// Commands of the world's Podman with what they need in each view.
+fn podman(args: &[&str]) -> Output {
+    Cmd::new("podman", args).run()
 }
 
-impl Podman {
-    fn new(world: &World) -> Self {
-        // On a file system whose layers can be ID-mapped; Podman wants a path of at most 50 bytes.
-        let directory =
-            tempfile::Builder::new().prefix("p").rand_bytes(4).tempdir_in(&world.dir).unwrap();
-        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).unwrap();
-        let path = |name: &str| directory.path().join(name).display().to_string();
-        // conmon does not hand the environment on.
-        let wrapper = directory.path().join("runtime");
-        let (run, runtime) = (world.dir.join("run"), world.runtime());
-        let text = format!(
-            "#!/bin/sh\nSYSBOX_RUN_DIR={} exec {} \"$@\"\n",
-            run.display(),
-            runtime.display()
-        );
-        fs::write(&wrapper, text).unwrap();
-        fs::set_permissions(&wrapper, fs::Permissions::from_mode(0o755)).unwrap();
-        // The defaults raise limits, for which the tests' host may lack the right.
-        let limits = "default_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]";
-        fs::write(
-            path("containers.conf"),
-            format!("[containers]\nlog_driver = \"k8s-file\"\n{limits}\n"),
-        )
-        .unwrap();
-        let flags = [
-            ("--root", path("root")),
-            ("--runroot", path("r")),
-            ("--tmpdir", path("tmp")),
-            ("--cgroup-manager", "cgroupfs".into()),
-            ("--events-backend", "file".into()),
-            ("--runtime", wrapper.display().to_string()),
-        ];
-        let flags = flags.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect();
-        Self { directory, flags }
-    }
-
-    fn run(&self, args: &[&str]) -> Output {
-        let configuration = self.directory.path().join("containers.conf").display().to_string();
-        let command = Cmd::new("podman", &self.flags).args(args);
-        command.env("CONTAINERS_CONF", &configuration).env("DOCKER_CONFIG", "").run()
-    }
-}
-
-impl Drop for Podman {
-    fn drop(&mut self) {
-        self.run(&["pod", "rm", "--all", "--force", "--time", "0"]);
-        self.run(&["rm", "--all", "--force", "--time", "0"]);
-        self.run(&["rmi", "--all", "--force"]);
-        // Its store is a mount of itself.
-        Cmd::new(
-            "umount",
-            ["--lazy", &self.directory.path().join("root/overlay").display().to_string()],
-        )
-        .run();
-    }
-}
-
-#[test]
-fn podman_and_its_pods() {
-    let _world = shared();
-    let test = "callers::podman_and_its_pods";
+/// Options of `podman run`, and Podman's own image; nothing, with a note, where Podman can't run.
+fn podman_run(test: &str) -> Option<Vec<String>> {
     let world = World::current();
     if !PathBuf::from("/usr/bin/podman").exists() {
-        return cannot_run(test, "podman is not installed");
+        cannot_run(test, "podman is not installed");
+        return None;
     }
     // Podman limits the number of processes by default.
     if !world.has_controllers(test, &["pids"]) {
-        return;
+        return None;
     }
-    let podman = Podman::new(&world);
-    podman.run(&["load", "--input", &saved_image(podman.directory.path())]).ok();
-    let run = ["run", "--network", "none"];
-    check(podman.run(&[&run[..], &["--rm", BUSYBOX, "sh", "-c", SCRIPT]].concat()));
+    if !podman(&["image", "exists", BUSYBOX]).success() {
+        let directory = tempfile::tempdir().unwrap();
+        podman(&["load", "--input", &saved_image(directory.path())]).ok();
+    }
+    Some(["run", "--cgroup-parent", &world.cgroup_parent()].map(str::to_owned).to_vec())
+}
 
-    podman.run(&[&run[..], &["--detach", "--name", "a", BUSYBOX, "sleep", "1000"]].concat()).ok();
-    assert_eq!(podman.run(&["exec", "a", "sh", "-c", "exit 42"]).code(), 42);
-    podman.run(&["rm", "--force", "--time", "0", "a"]).ok();
+/// Runs a command with `podman run`'s options before its own.
+fn with(run: &[String], args: &[&str]) -> Output {
+    Cmd::new("podman", run).args(args).run()
+}
 
-    let infra = ["--infra-image", BUSYBOX, "--infra-command", "sleep 1000"];
-    podman.run(&[&["pod", "create", "--name", "p", "--network", "none"][..], &infra].concat()).ok();
-    podman.run(&["run", "--detach", "--pod", "p", "--name", "b", BUSYBOX, "sleep", "1000"]).ok();
-    // Root of each has rights over the network of both.
-    let script = "for n in user net ipc uts pid; do readlink /proc/self/ns/$n; done; \
-         ip link set lo down && ip link set lo up && echo up";
-    let one = podman.run(&["run", "--rm", "--pod", "p", BUSYBOX, "sh", "-c", script]).ok();
-    let other = podman.run(&["exec", "b", "sh", "-c", script]).ok();
-    let (one, other): (Vec<_>, Vec<_>) = (one.lines().collect(), other.lines().collect());
-    assert_eq!((&one[..4], one[5]), (&other[..4], "up"), "shared: user, net, ipc, uts");
-    assert_ne!(one[4], other[4], "pid namespaces are not shared");
+/// A name for Podman; the containers and the pod of this name are removed with the value.
+struct Named(String);
+
+impl Named {
+    fn new(what: &str) -> Self {
+        Self(format!("{what}-{}", std::process::id()))
+    }
+}
+
+impl Drop for Named {
+    fn drop(&mut self) {
+        podman(&["rm", "--force", "--ignore", "--time", "0", &self.0]);
+        podman(&["pod", "rm", "--force", "--ignore", "--time", "0", &self.0]);
+    }
+}
+
+/// What root can do only to a network that his user namespace owns.
+const CHANGE_NETWORK: &str = "ip link set lo down && ip link set lo up && ip link add v type bridge && \
+     ip link delete v && ip address add 10.9.9.9/32 dev eth0 && echo changed";
+
+#[test]
+fn podman_containers_change_their_network() {
+    let _world = shared();
+    let test = "callers::podman_containers_change_their_network";
+    let Some(run) = podman_run(test) else { return };
+    check(with(&run, &["--rm", BUSYBOX, "sh", "-c", SCRIPT]));
+    let script =
+        format!("{CHANGE_NETWORK} && ip route show default && cat /sys/class/net/eth0/address");
+    let changed = with(&run, &["--rm", BUSYBOX, "sh", "-c", &script]).ok();
+    let lines: Vec<&str> = changed.lines().collect();
+    assert!(lines[0] == "changed" && lines[1].starts_with("default via "), "{changed}");
+
+    // The address and the MAC are those that Podman knows, and packets go both ways.
+    let name = Named::new("net");
+    let options = ["--detach", "--name", &name.0, BUSYBOX, "sleep", "1000"];
+    with(&run, &options).ok();
+    let known = |field: &str| {
+        let format = format!("{{{{.NetworkSettings.{field}}}}}");
+        podman(&["inspect", "--format", &format, &name.0]).ok()
+    };
+    let inside = |script: &str| podman(&["exec", &name.0, "sh", "-c", script]);
+    let shown = inside("ip address show dev eth0; ip route").ok();
+    for field in ["IPAddress", "MacAddress", "Gateway"] {
+        assert!(shown.contains(&known(field)), "{field} {}: {shown}", known(field));
+    }
+    let gateway = known("Gateway");
+    inside(&format!("ping -c 1 -W 5 {gateway}")).ok();
+    podman(&["restart", "--time", "0", &name.0]).ok();
+    inside(&format!("ping -c 1 -W 5 {gateway}")).ok();
+    assert_eq!(inside(CHANGE_NETWORK).ok(), "changed");
+
+    // Who wants it is in Podman's namespace itself, where root can only look.
+    let joins = ["--rm", "--annotation", "io.sysbox.join-network=true", BUSYBOX, "sh", "-c"];
+    let joined =
+        with(&run, &[&joins[..], &["ip address show dev eth0 && ip link set lo down"]].concat());
+    assert!(joined.fails().contains("Operation not permitted"));
+    // As is who shares the network of another engine's container.
+    let plain = Named::new("plain");
+    let other = ["--runtime", "runc", &run[0], &run[1], &run[2], "--detach", "--name", &plain.0];
+    podman(&[&other[..], &[BUSYBOX, "sleep", "1000"]].concat()).ok();
+    let shares = ["--rm", "--network", &format!("container:{}", plain.0), BUSYBOX, "readlink"];
+    let shared = with(&run, &[&shares[..], &["/proc/self/ns/net"]].concat()).ok();
+    assert_eq!(podman(&["exec", &plain.0, "readlink", "/proc/self/ns/net"]).ok(), shared);
+}
+
+/// Podman chooses the ids, maps the layers itself, and sets up the network after the start.
+#[test]
+fn podman_with_ids_of_its_own() {
+    let _world = shared();
+    let Some(run) = podman_run("callers::podman_with_ids_of_its_own") else { return };
+    let auto = ["--rm", "--userns=auto:size=65536", BUSYBOX, "sh", "-c"];
+    check(with(&run, &[&auto[..], &[SCRIPT]].concat()));
+    let output = with(&run, &[&auto[..], &[CHANGE_NETWORK]].concat());
+    assert_eq!(output.ok(), "changed");
+    let name = Named::new("auto");
+    let long =
+        ["--detach", "--name", &name.0, "--userns=auto:size=65536", BUSYBOX, "sleep", "1000"];
+    with(&run, &long).ok();
+    assert_eq!(podman(&["exec", &name.0, "sh", "-c", "touch /file && stat -c %u /file"]).ok(), "0");
+    // Its ids are those of the host's side, so even this works.
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("given");
+    fs::write(&file, "given").unwrap();
+    podman(&["cp", file.to_str().unwrap(), &format!("{}:/etc/given", name.0)]).ok();
+    assert_eq!(podman(&["exec", &name.0, "cat", "/etc/given"]).ok(), "given");
+}
+
+#[test]
+fn podman_builds() {
+    let _world = shared();
+    let Some(run) = podman_run("callers::podman_builds") else { return };
+    let directory = tempfile::tempdir().unwrap();
+    let script = "cut -c 1-40 /proc/self/uid_map >/map && touch /file && chown 1000:1001 /file && \
+         mkdir /m && mount -t tmpfs none /m";
+    let recipe = format!("FROM {BUSYBOX}\nRUN {script}\n");
+    fs::write(directory.path().join("Dockerfile"), recipe).unwrap();
+    let image = format!("localhost/built-{}", std::process::id());
+    let runtime = World::current().dir.join("podman/sysbox-runc").display().to_string();
+    // Here that is the cgroup itself.
+    let cgroup = format!("{}/build-{}", run[2], std::process::id());
+    let options = ["build", "--runtime", &runtime, "--isolation", "oci", "--tag", &image];
+    let build = [&options[..], &["--cgroup-parent", &cgroup]].concat();
+    podman(&[&build[..], &[directory.path().to_str().unwrap()]].concat()).ok();
+    let show = "cat /map; stat -c %u:%g /file";
+    let plain =
+        podman(&["--runtime", "runc", "run", &run[1], &run[2], "--rm", &image, "sh", "-c", show]);
+    podman(&["rmi", "--force", &image]).ok();
+    let plain = plain.ok();
+    let (map, owner) = plain.split_once('\n').unwrap();
+    let map: Vec<&str> = map.split_whitespace().collect();
+    assert!(map[1] != "0" && map[2] == "65536", "built by a system container: {plain}");
+    assert_eq!(owner, "1000:1001");
+}
+
+#[test]
+fn podman_pods() {
+    let _world = shared();
+    let Some(run) = podman_run("callers::podman_pods") else { return };
+    let parent = World::current().cgroup_parent();
+    let infra =
+        ["--infra-image", BUSYBOX, "--infra-command", "sleep 1000", "--cgroup-parent", &parent];
+    for network in ["none", "podman"] {
+        let pod = Named::new("pod");
+        let create = ["pod", "create", "--name", &pod.0, "--network", network];
+        let id = podman(&[&create[..], &infra].concat()).ok();
+        let member = Named::new("member");
+        let long =
+            ["run", "--detach", "--pod", &pod.0, "--name", &member.0, BUSYBOX, "sleep", "1000"];
+        podman(&long).ok();
+        // Root of each has rights over the network of both.
+        let script = "for n in user net ipc uts pid; do readlink /proc/self/ns/$n; done; \
+             ip link set lo down && ip link set lo up && echo up";
+        let run = [&run[0], "--rm", "--pod", &pod.0, BUSYBOX, "sh", "-c", script];
+        let one = podman(&run).ok();
+        let other = podman(&["exec", &member.0, "sh", "-c", script]).ok();
+        let (one, other): (Vec<_>, Vec<_>) = (one.lines().collect(), other.lines().collect());
+        assert_eq!((&one[..4], one[5]), (&other[..4], "up"), "shared: user, net, ipc, uts");
+        assert_ne!(one[4], other[4], "pid namespaces are not shared");
+        assert_eq!(podman(&["exec", &member.0, "sh", "-c", "exit 42"]).code(), 42);
+        for verb in ["pause", "unpause", "kill", "start", "stop", "start"] {
+            let time: &[&str] = if verb == "stop" { &["--time", "0"] } else { &[] };
+            podman(&[&["pod", verb], time, &[&pod.0]].concat()).ok();
+        }
+        podman(&["exec", &member.0, "ip", "address", "show", "lo"]).ok();
+        drop((member, pod));
+        // Podman forgets the pod's cgroup in hierarchies of v1 that have no controllers.
+        for hierarchy in ["systemd", "unified"] {
+            let _ = fs::remove_dir(format!("/sys/fs/cgroup/{hierarchy}{parent}/{id}"));
+        }
+    }
 }
 
 /// Who is in the network of another container is in its user namespace, or could not set it up.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sysbox_tests::{BUSYBOX, Cmd, Container, World, shared, wait_until};
+use sysbox_tests::{BUSYBOX, Container, Engine, Feature, World, shared, wait_until};
 
 #[test]
 fn exec_passes_streams_and_exit_codes() {
@@ -12,14 +12,15 @@ fn exec_passes_streams_and_exit_codes() {
     assert_eq!((output.stdout.as_str(), output.stderr.as_str()), ("out\n", "err\n"));
     assert_eq!(output.code(), 42);
 
-    let piped = Cmd::docker(["exec", "--interactive", &container.name, "tr", "a-z", "A-Z"]);
-    assert_eq!(piped.stdin("quiet\n").ok(), "QUIET");
+    assert_eq!(container.exec_with_input("quiet\n", ["tr", "a-z", "A-Z"]).ok(), "QUIET");
 
-    // Engines before 23 say 126 in both cases.
+    // Engines before 23 say 126 in both cases, ctr 1 for whatever the runtime refuses.
+    let ctr = Engine::current() == Engine::Ctr;
     let missing = container.exec(&[], ["/no/such/program"]);
-    assert!([126, 127].contains(&missing.code()), "{missing}");
+    assert!([126, 127].contains(&missing.code()) || ctr, "{missing}");
+    assert!(missing.fails().contains("/no/such/program"));
     let data = container.exec(&[], ["/etc/passwd"]);
-    assert_eq!(data.code(), 126, "a file that can't be executed: {data}");
+    assert_eq!(data.code(), if ctr { 1 } else { 126 }, "a file that can't be executed: {data}");
 }
 
 #[test]
@@ -28,11 +29,16 @@ fn exec_with_a_terminal() {
     let container = Container::sleeping::<&str>([]);
     let output =
         container.exec(&["--tty"], ["sh", "-c", "tty; test -t 0 && test -t 1 && echo yes"]);
-    let printed = output.ok().replace('\r', "");
-    assert!(printed.starts_with("/dev/pts/") && printed.ends_with("yes"), "{printed}");
+    // ctr also shows the end of the input there, and at times complains of the end of the program.
+    let two_lines = |text: String| {
+        let text = text.replace('\r', "").replace("^@", "");
+        text.lines().take(2).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let printed = two_lines(output.ok());
+    assert!(printed[0].starts_with("/dev/pts/") && printed[1] == "yes", "{printed:?}");
 
     let output = Container::new(BUSYBOX).args(["--tty"]).sh("tty; stat -c %u /dev/console");
-    assert_eq!(output.ok().replace('\r', ""), "/dev/pts/0\n0");
+    assert_eq!(two_lines(output.ok()), ["/dev/pts/0", "0"]);
 }
 
 #[test]
@@ -72,12 +78,13 @@ fn top_and_inspect() {
     let _world = shared();
     let container = Container::sleeping::<&str>([]);
     container.exec(&["--detach"], ["sleep", "2000"]).ok();
-    let top = container.docker(["top"]);
+    let top = container.top();
     assert!(top.contains("sleep 1000") && top.contains("sleep 2000"), "{top}");
-    assert_eq!(container.inspect(".State.Status"), "running");
-
-    let stats = container.docker(["stats", "--no-stream", "--format", "{{.Name}}"]);
-    assert_eq!(stats, container.name);
+    assert_eq!(container.state(), "running");
+    if Engine::current() != Engine::Ctr {
+        let stats = container.docker(["stats", "--no-stream", "--format", "{{.Name}}"]);
+        assert_eq!(stats, container.name);
+    }
 }
 
 #[test]
@@ -88,12 +95,11 @@ fn stats_show_use_and_limit() {
     }
     let container = Container::sleeping(["--memory", "200m"]);
     container.sh("mkdir /big && mount -t tmpfs none /big && head -c 50m /dev/zero >/big/file").ok();
-    let format = "{{.MemUsage}} {{.MemPerc}} {{.PIDs}}";
-    let stats = container.docker(["stats", "--no-stream", "--format", format]);
-    let fields: Vec<&str> = stats.split_whitespace().collect();
-    assert_eq!((fields[2], fields[4]), ("200MiB", "1"), "limit and processes: {stats}");
-    let percent: f64 = fields[3].trim_end_matches('%').parse().unwrap();
-    assert!((24.0..40.0).contains(&percent), "50 of 200 MB are used: {stats}");
+    let stats = container.stats();
+    let mib = 1024.0 * 1024.0;
+    assert!((stats.memory_limit / mib - 200.0).abs() < 0.1, "{stats:?}");
+    assert_eq!(stats.processes, 1, "{stats:?}");
+    assert!((48.0..80.0).contains(&(stats.memory / mib)), "50 of 200 MB are used: {stats:?}");
 }
 
 #[test]
@@ -102,7 +108,7 @@ fn pause_freezes_and_unpause_thaws() {
     let script = "while :; do echo >>/count; sleep 0.05; done";
     let container = Container::new(BUSYBOX).start(["sh", "-c", script]);
     let count = || {
-        let file = container.inspect(".GraphDriver.Data.UpperDir") + "/count";
+        let file = container.upper_dir().join("count");
         std::fs::metadata(file).map_or(0, |metadata| metadata.len())
     };
     let wait_to_grow = || {
@@ -112,14 +118,14 @@ fn pause_freezes_and_unpause_thaws() {
         });
     };
     wait_to_grow();
-    container.docker(["pause"]);
-    assert_eq!(container.inspect(".State.Status"), "paused");
+    container.pause();
+    assert_eq!(container.state(), "paused");
     let before = count();
     // The only fixed wait: nothing must happen in it.
     std::thread::sleep(Duration::from_millis(400));
     assert_eq!(count(), before, "a paused container went on working");
     container.sh("true").fails();
-    container.docker(["unpause"]);
+    container.unpause();
     wait_to_grow();
     assert_eq!(container.sh("echo thawed").ok(), "thawed");
 }
@@ -128,12 +134,10 @@ fn pause_freezes_and_unpause_thaws() {
 fn wait_gives_the_exit_code() {
     let _world = shared();
     let container = Container::new(BUSYBOX).start(["sh", "-c", "exit 7"]);
-    assert_eq!(container.docker(["wait"]), "7");
-    assert_eq!(container.inspect(".State.ExitCode"), "7");
+    assert_eq!(container.wait(), "7");
 
     let container = Container::sleeping::<&str>([]);
-    container.docker(["kill", "--signal", "KILL"]);
-    assert_eq!(container.docker(["wait"]), "137");
+    assert_eq!(container.kill(), "137");
 }
 
 #[test]
@@ -143,9 +147,12 @@ fn update_changes_the_limits() {
     if !world.has_controllers("update_changes_the_limits", &["memory", "cpu", "pids"]) {
         return;
     }
+    let test = "exec::update_changes_the_limits";
+    if !Engine::current().has(test, &[Feature::Update]) {
+        return;
+    }
     let container = Container::sleeping(["--memory", "200m", "--memory-swap", "200m"]);
     container.docker(["update", "--memory", "100m", "--memory-swap", "100m", "--cpus", "0.5"]);
-    container.docker(["update", "--pids-limit", "33"]);
     let read = |controller: &str, v1: &str, v2: &str| {
         let file = if world.view == "v2" { v2 } else { v1 };
         let path = container.cgroup(controller).join(file);
@@ -153,5 +160,8 @@ fn update_changes_the_limits() {
     };
     assert_eq!(read("memory", "memory.limit_in_bytes", "memory.max").trim(), "104857600");
     assert!(read("cpu", "cpu.cfs_quota_us", "cpu.max").starts_with("50000"));
-    assert_eq!(read("pids", "pids.max", "pids.max").trim(), "33");
+    if Engine::current().has(test, &[Feature::UpdatePids]) {
+        container.docker(["update", "--pids-limit", "33"]);
+        assert_eq!(read("pids", "pids.max", "pids.max").trim(), "33");
+    }
 }

@@ -67,8 +67,8 @@ fn one_containers_ids_open_nothing_of_another() {
     victim.sh("umask 077; echo secret >/root/secret; echo secret >/data/secret").ok();
     let intruder = id_range(other.pid(), "uid_map").start.to_string();
     let pid = victim.pid();
-    let on_disk = upper_dir(&victim).join("root/secret");
-    let volume = PathBuf::from(victim.inspect("(index .Mounts 0).Source")).join("secret");
+    let on_disk = victim.upper_dir().join("root/secret");
+    let volume = victim.volume_dir().join("secret");
     assert!(on_disk.exists() && volume.exists(), "the secrets lie where the test looks");
 
     for path in [
@@ -92,8 +92,7 @@ fn one_containers_ids_open_nothing_of_another() {
 fn files_on_disk_keep_unshifted_ids() {
     let _world = shared();
     let container = Container::sleeping(["--volume", "/data"]);
-    let upper = upper_dir(&container);
-    let volume = PathBuf::from(container.inspect("(index .Mounts 0).Source"));
+    let (upper, volume) = (container.upper_dir(), container.volume_dir());
     container.sh("touch /as-root /data/as-root").ok();
     container.sh("touch /as-user /data/as-user && chown 1000:1001 /as-user /data/as-user").ok();
     for dir in [upper, volume] {
@@ -109,7 +108,7 @@ fn starting_changes_no_file_of_the_image() {
     // One container makes the engine unpack whatever it unpacks on first use.
     Container::new(BUSYBOX).sh("true").ok();
     let container = Container::sleeping::<&str>([]);
-    let layers = container.inspect(".GraphDriver.Data.LowerDir");
+    let layers = container.lower_dirs();
     let lowest = PathBuf::from(layers.split(':').next_back().unwrap());
     let before = metadata_of_tree(&lowest);
     assert!(before.len() > 100, "the image's files are there: {}", lowest.display());
@@ -118,7 +117,7 @@ fn starting_changes_no_file_of_the_image() {
     drop(others);
     assert_eq!(metadata_of_tree(&lowest), before);
     // Nor was the image copied: the container's own layer holds only what it changed.
-    let own = metadata_of_tree(&upper_dir(&container)).len();
+    let own = metadata_of_tree(&container.upper_dir()).len();
     assert!(own < 40, "{own} files in the layer of a container that wrote nothing");
 }
 
@@ -126,13 +125,9 @@ fn starting_changes_no_file_of_the_image() {
 fn a_big_image_starts_without_copying_it() {
     let _world = shared();
     let container = Container::new(TRIXIE).start(["sleep", "1000"]);
-    let size = Cmd::new("du", ["-sm", upper_dir(&container).to_str().unwrap()]).ok();
+    let size = Cmd::new("du", ["-sm", container.upper_dir().to_str().unwrap()]).ok();
     let megabytes: u32 = size.split_whitespace().next().unwrap().parse().unwrap();
     assert!(megabytes < 20, "the container's own layer has {megabytes} MB");
-}
-
-fn upper_dir(container: &Running) -> PathBuf {
-    container.inspect(".GraphDriver.Data.UpperDir").into()
 }
 
 fn owner(path: &Path) -> (u32, u32) {

@@ -2,7 +2,6 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use sysbox_tests::{BOOKWORM, BUSYBOX, Container, Running, TRIXIE, patient, shared, wait_until};
@@ -31,7 +30,7 @@ fn runs_containers_on_overlay2(image: &str) {
 
     // The store is in the container's own layer, and not on the overlay over it.
     assert_ne!(system.sh("stat -f -c %T /var/lib/docker").ok(), "overlayfs");
-    let upper = PathBuf::from(system.inspect(".GraphDriver.Data.UpperDir"));
+    let upper = system.upper_dir();
     assert!(upper.join("var/lib/docker/image/overlay2").is_dir(), "{}", upper.display());
 
     let hello = system.sh(&format!("docker run --rm {BUSYBOX} echo hello from inside"));
@@ -78,11 +77,7 @@ fn a_published_port_reaches_an_inner_container() {
              sh -c 'echo served from within >/index.html; exec httpd -f -p 80 -h /'"
         ))
         .ok();
-    let address = system.docker([
-        "inspect",
-        "--format",
-        "{{with index .NetworkSettings.Ports \"8080/tcp\" 0}}{{.HostIp}}:{{.HostPort}}{{end}}",
-    ]);
+    let address = system.address(8080);
     wait_until("the inner web server answers", Duration::from_secs(20), || {
         let page = get(&address).map_err(|error| format!("{address}: {error}"))?;
         if page.ends_with("served from within\n") { Ok(()) } else { Err(page) }

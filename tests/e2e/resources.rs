@@ -3,7 +3,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use sysbox_tests::{BOOKWORM, BUSYBOX, Container, Running, World, shared, wait_until};
+use sysbox_tests::{
+    BOOKWORM, BUSYBOX, Container, Engine, Feature, Running, World, shared, wait_until,
+};
 
 const LIMITS: [&str; 6] = ["--memory", "512m", "--memory-swap", "512m", "--cpus", "1"];
 
@@ -57,6 +59,9 @@ fn cpu_limit_shows() {
 fn cpuset_shows_as_it_is() {
     let _world = shared();
     if !World::current().has_controllers("cpuset_shows_as_it_is", &["cpuset"]) {
+        return;
+    }
+    if !Engine::current().has("resources::cpuset_shows_as_it_is", &[Feature::Cpuset]) {
         return;
     }
     let last = online_cpus(&fs::read_to_string("/sys/devices/system/cpu/online").unwrap()) - 1;
@@ -186,6 +191,9 @@ fn inner_containers_see_the_uptime_of_the_outer() {
 fn update_shows_at_once() {
     let _world = shared();
     if !World::current().has_controllers("update_shows_at_once", &["memory", "cpu"]) {
+        return;
+    }
+    if !Engine::current().has("resources::update_shows_at_once", &[Feature::Update]) {
         return;
     }
     let container = Container::sleeping(LIMITS);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use sysbox_tests::{BOOKWORM, Container, Running, TRIXIE, patient, shared, wait_until};
+use sysbox_tests::{BOOKWORM, Container, Engine, Running, TRIXIE, patient, shared, wait_until};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -86,20 +86,20 @@ fn stop_is_clean_and_restart_keeps_data() {
     system.sh("echo kept >/root/data && docker load --input /opt/busybox.tar").ok();
 
     let start = Instant::now();
-    system.docker(["stop", "--time", "30"]);
+    let code = system.stop(Duration::from_secs(30));
     assert!(
         start.elapsed() < patient(Duration::from_secs(20)),
         "stopping took {:?}",
         start.elapsed()
     );
     // systemd ended by itself: the engine did not have to kill it (137).
-    assert_ne!(system.inspect(".State.ExitCode"), "137");
+    assert_ne!(code, "137");
 
-    system.docker(["start"]);
+    system.start();
     system.wait_booted();
     assert_eq!(system.sh("cat /root/data").ok(), "kept");
 
-    system.docker(["restart", "--time", "30"]);
+    system.restart(Duration::from_secs(30));
     system.wait_booted();
     assert_eq!(system.sh("cat /root/data").ok(), "kept");
     let images = system.sh("docker image ls --format '{{.Repository}}'").ok();
@@ -110,17 +110,17 @@ fn stop_is_clean_and_restart_keeps_data() {
 fn kill_rm_and_logs_work() {
     let _world = shared();
     let system = Container::booted(TRIXIE, ["--tty"]);
-    let logs = system.docker(["logs"]);
-    assert!(
-        logs.contains("Debian GNU/Linux 13"),
-        "systemd's own words should be in the log: {logs}"
-    );
+    // The shim writes no log of a terminal, which is what ctr would show.
+    if Engine::current() != Engine::Ctr {
+        let logs = system.logs();
+        let words = "Debian GNU/Linux 13";
+        assert!(logs.contains(words), "systemd's own words should be in the log: {logs}");
+    }
 
-    system.docker(["kill"]);
-    assert_eq!(system.docker(["wait"]), "137");
-    system.docker(["start"]);
+    assert_eq!(system.kill(), "137");
+    system.start();
     system.wait_booted();
-    system.docker(["rm", "--force"]);
+    system.remove();
 }
 
 fn wait_for_output(system: &Running, script: &str, wanted: &str) {

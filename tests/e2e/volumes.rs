@@ -4,11 +4,15 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::Path;
 
-use sysbox_tests::{BUSYBOX, Cmd, Container, TRIXIE, shared};
+use sysbox_tests::{BUSYBOX, Container, Engine, Feature, TRIXIE, shared};
 
 #[test]
 fn named_volumes_keep_files_and_ids() {
     let _world = shared();
+    let test = "volumes::named_volumes_keep_files_and_ids";
+    if !Engine::current().has(test, &[Feature::NamedVolumes]) {
+        return;
+    }
     let volume = format!("test-volume-{}", std::process::id());
     let with_volume = || Container::new(BUSYBOX).args(["--volume", &format!("{volume}:/data")]);
     with_volume().sh("echo kept >/data/file && chown 1000:1001 /data/file").ok();
@@ -17,7 +21,7 @@ fn named_volumes_keep_files_and_ids() {
     // Another container has other host IDs, plain runc has none.
     let ours = with_volume().sh(show).ok();
     let plain = with_volume().runtime("runc").sh(show).ok();
-    Cmd::docker(["volume", "rm", &volume]).ok();
+    Engine::current().cmd(["volume", "rm", &volume]).ok();
     assert_eq!(ours, wanted);
     assert_eq!(plain, wanted);
 }
@@ -99,10 +103,13 @@ fn a_read_only_bind_cannot_be_made_writable() {
 #[test]
 fn tmpfs_has_its_size() {
     let _world = shared();
-    let options = "/scratch:size=1m,mode=1770,uid=1000";
-    let container = Container::sleeping(["--tmpfs", options]);
+    // Podman knows no owner of a tmpfs.
+    let podman = Engine::current() == Engine::Podman;
+    let (uid, owner) = if podman { ("0", "") } else { ("1000", ",uid=1000") };
+    let options = format!("/scratch:size=1m,mode=1770{owner}");
+    let container = Container::sleeping(["--tmpfs", &options]);
     assert_eq!(container.sh("stat -f -c %T /scratch").ok(), "tmpfs");
-    assert_eq!(container.sh("stat -c '%u %a' /scratch").ok(), "1000 1770");
+    assert_eq!(container.sh("stat -c '%u %a' /scratch").ok(), format!("{uid} 1770"));
     container.sh("head -c 512k /dev/zero >/scratch/fits").ok();
     container.sh("head -c 2m /dev/zero >/scratch/big").fails();
 }
@@ -120,8 +127,7 @@ fn a_read_only_root_stays_so() {
     ] {
         container.sh(attempt).fails();
     }
-    let upper = container.inspect(".GraphDriver.Data.UpperDir");
-    assert!(!Path::new(&upper).join("file").exists());
+    assert!(!container.upper_dir().join("file").exists());
     container.sh("echo fine >/tmp/file && cat /proc/meminfo >/dev/null").ok();
 }
 

@@ -109,6 +109,19 @@ impl Cmd {
         self.run().ok()
     }
 
+    /// Gives the command a terminal of its own, for those that refuse to do without: script(1) makes it,
+    /// and hands on what is printed and the exit code.
+    #[must_use]
+    pub(crate) fn with_terminal(mut self) -> Self {
+        let quoted = self.argv.iter().map(|word| format!("'{}'", word.replace('\'', "'\\''")));
+        let line = quoted.collect::<Vec<_>>().join(" ");
+        self.argv =
+            ["script", "--quiet", "--echo", "never", "--return", "--command", &line, "/dev/null"]
+                .map(str::to_owned)
+                .to_vec();
+        self
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(&self.argv[0]);
         command.args(&self.argv[1..]).envs(self.env.iter().map(|(name, value)| (name, value)));

@@ -3,8 +3,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use crate::world::{BUSYBOX, World};
-use crate::{Cmd, Output, wait_until};
+use crate::engine::{self, Engine, How};
+use crate::world::BUSYBOX;
+use crate::{Output, wait_until};
 
 /// How long an init system may take to boot.
 const BOOT: Duration = Duration::from_secs(90);
@@ -12,9 +13,9 @@ const BOOT: Duration = Duration::from_secs(90);
 /// A container that is to be started.
 #[derive(Debug)]
 pub struct Container {
-    image: String,
-    runtime: String,
-    args: Vec<String>,
+    pub(crate) image: String,
+    pub(crate) runtime: String,
+    pub(crate) args: Vec<String>,
 }
 
 impl Container {
@@ -54,7 +55,12 @@ impl Container {
     /// `docker run` in the foreground, removed at its end.
     #[track_caller]
     pub fn run<S: AsRef<str>>(&self, command: impl IntoIterator<Item = S>) -> Output {
-        self.cmd("run", &unique_name()).arg_list(&["--rm"], self, command).run()
+        let name = unique_name();
+        let output = engine::run(How::Foreground, &name, self, &owned(command)).run();
+        if Engine::current() == Engine::Ctr {
+            engine::remove(&name);
+        }
+        output
     }
 
     /// `docker run` of a shell script in the foreground.
@@ -67,7 +73,7 @@ impl Container {
     #[track_caller]
     pub fn start<S: AsRef<str>>(&self, command: impl IntoIterator<Item = S>) -> Running {
         let running = Running { name: unique_name() };
-        self.cmd("run", &running.name).arg_list(&["--detach"], self, command).ok();
+        engine::run(How::Detached, &running.name, self, &owned(command)).ok();
         running
     }
 
@@ -75,26 +81,14 @@ impl Container {
     #[track_caller]
     pub fn refused<S: AsRef<str>>(&self, command: impl IntoIterator<Item = S>) -> String {
         let name = unique_name();
-        let output = self.cmd("run", &name).arg_list(&["--detach"], self, command).run();
-        Cmd::docker(["rm", "--force", "--volumes", &name]).run();
+        let output = engine::run(How::Detached, &name, self, &owned(command)).run();
+        engine::remove(&name);
         output.fails()
-    }
-
-    fn cmd(&self, verb: &str, name: &str) -> Cmd {
-        Cmd::docker([verb, "--name", name, "--runtime", &self.runtime])
     }
 }
 
-impl Cmd {
-    /// Adds what a `docker run` has after its name, in the order that docker wants.
-    fn arg_list<S: AsRef<str>>(
-        self,
-        first: &[&str],
-        container: &Container,
-        command: impl IntoIterator<Item = S>,
-    ) -> Self {
-        self.args(first).args(&container.args).args([&container.image]).args(command)
-    }
+fn owned<S: AsRef<str>>(command: impl IntoIterator<Item = S>) -> Vec<String> {
+    command.into_iter().map(|word| word.as_ref().to_owned()).collect()
 }
 
 /// A container that exists until this value is dropped.
@@ -118,44 +112,30 @@ impl Running {
         options: &[&str],
         command: impl IntoIterator<Item = S>,
     ) -> Output {
-        Cmd::docker(["exec"]).args(options).args([&self.name]).args(command).run()
+        engine::exec(&self.name, options, &owned(command)).run()
     }
 
-    /// A `docker` command that takes the container's name last; it must succeed.
+    /// The same with something on its standard input.
+    #[track_caller]
+    pub fn exec_with_input<S: AsRef<str>>(
+        &self,
+        input: &str,
+        command: impl IntoIterator<Item = S>,
+    ) -> Output {
+        engine::exec(&self.name, &["--interactive"], &owned(command)).stdin(input).run()
+    }
+
+    /// A command of the engine that takes the container's name last; it must succeed.
     #[track_caller]
     pub fn docker<S: AsRef<str>>(&self, args: impl IntoIterator<Item = S>) -> String {
-        Cmd::docker(args).args([&self.name]).ok()
+        Engine::current().cmd(args).args([&self.name]).ok()
     }
 
     /// A field of `docker inspect`, as a Go template names it.
     #[track_caller]
     pub fn inspect(&self, field: &str) -> String {
-        self.docker(["inspect", "--format", &format!("{{{{{field}}}}}")])
+        engine::cli::inspect(&self.name, field)
     }
-
-    /// The host's pid of the container's init.
-    #[track_caller]
-    pub fn pid(&self) -> u32 {
-        let pid = self.inspect(".State.Pid");
-        pid.parse().unwrap_or_else(|_| panic!("{} has no pid but '{pid}'", self.name))
-    }
-
-    /// The engine's name for the container in full.
-    #[track_caller]
-    pub fn id(&self) -> String {
-        self.inspect(".Id")
-    }
-
-    /// Directory of the container's cgroup in the hierarchy of a controller.
-    #[track_caller]
-    pub fn cgroup(&self, controller: &str) -> std::path::PathBuf {
-        let world = World::current();
-        let hierarchy = world.controller(controller).expect("a controller that the test asked for");
-        let parent = self.inspect(".HostConfig.CgroupParent");
-        let parent = if parent.is_empty() { world.cgroup_parent() } else { parent };
-        hierarchy.join(parent.trim_start_matches('/')).join(self.id())
-    }
-
     /// Waits until systemd has booted and nothing failed.
     #[track_caller]
     pub fn wait_booted(&self) {
@@ -174,14 +154,10 @@ impl Running {
 
     /// What helps to understand a failure.
     fn report(&self) -> String {
-        let state = Cmd::docker(["inspect", "--format", "{{json .State}}", &self.name]).run();
-        let logs = Cmd::docker(["logs", "--tail", "40", &self.name]).run();
+        let state = engine::report(&self.name);
         let journal =
             self.sh("! command -v journalctl >/dev/null || journalctl --no-pager --lines 40");
-        format!(
-            "container {}: {}\n--- its logs\n{}{}\n--- its journal\n{}",
-            self.name, state.stdout, logs.stdout, logs.stderr, journal.stdout
-        )
+        format!("container {}: {state}\n--- its journal\n{}", self.name, journal.stdout)
     }
 }
 
@@ -192,12 +168,10 @@ impl Drop for Running {
             let report = std::panic::catch_unwind(|| self.report());
             eprintln!(
                 "{}",
-                report.unwrap_or_else(|_| "(no report: docker does not answer)".into())
+                report.unwrap_or_else(|_| "(no report: the engine does not answer)".into())
             );
         }
-        let _ = std::panic::catch_unwind(|| {
-            Cmd::docker(["rm", "--force", "--volumes", &self.name]).run()
-        });
+        let _ = std::panic::catch_unwind(|| engine::remove(&self.name));
     }
 }
 

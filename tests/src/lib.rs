@@ -11,14 +11,17 @@
 mod command;
 mod container;
 pub mod daemons;
+mod engine;
 mod host;
 mod idmap;
+mod running;
 mod wait;
 mod world;
 
 pub use command::{Cmd, Output};
 pub use container::{Container, Running};
 pub use daemons::sysbox;
+pub use engine::{Engine, Feature, Stats};
 pub use host::Snapshot;
 pub use idmap::{IdRange, id_range};
 pub use wait::{patient, wait_until};

@@ -5,6 +5,8 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
+use crate::Engine;
+
 /// An image with one static binary.
 pub const BUSYBOX: &str = "sysbox-busybox:latest";
 /// Debian 12 with systemd 252 and Docker 20.10.
@@ -107,7 +109,11 @@ pub fn cannot_run(test: &str, reason: &str) {
         .map_or_else(|| Path::new("/dev/stderr").to_owned(), PathBuf::from);
     let mut file =
         fs::OpenOptions::new().create(true).append(true).open(&list).expect("opening the list");
-    writeln!(file, "{test}: {reason}").expect("writing the list");
+    let engine = match Engine::current() {
+        Engine::Docker => String::new(),
+        other => format!(" with {}", other.name()),
+    };
+    writeln!(file, "{test}{engine}: {reason}").expect("writing the list");
 }
 
 static MACHINE: RwLock<()> = RwLock::new(());
