@@ -16,6 +16,7 @@ mod kernels;
 mod limits;
 mod mounts;
 mod nested;
+mod pods;
 mod resources;
 mod rootfs;
 mod storage;

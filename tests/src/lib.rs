@@ -10,6 +10,7 @@
 
 mod command;
 mod container;
+pub mod cri;
 pub mod daemons;
 mod engine;
 mod host;
