@@ -21,8 +21,7 @@ use super::init::{Init, open_start_fifo, own_standard_streams};
 use super::listener::{self, Taker};
 use super::namespaces::launch;
 use super::undo::Undo;
-use super::uplink::{self, Uplink};
-use super::{copy_up, labels, limits, netdev, notify, rdt, stage, tree, userns};
+use super::{copy_up, labels, limits, netdev, notify, rdt, stage, tree, uplink, userns};
 use crate::log;
 use crate::plan::Plan;
 use crate::prepare::{self, Prepared};
@@ -93,7 +92,7 @@ pub fn create(request: &Request) -> Result<Created> {
     undo.manager = Some(&manager);
     let mut converted = prepared.convert(&registration.reply)?;
     notify::add(&mut converted, &directory)?;
-    let uplink = uplink(&prepared, &mut converted, joined.is_some())?;
+    let uplink = uplink::prepare(&prepared, &mut converted, joined.is_some())?;
     let mut plan =
         Plan::new(&request.id, &bundle, &converted, &registration.reply, &prepared.options)?;
     plan.process.pass_sockets(request.listen_fds);
@@ -310,34 +309,6 @@ fn registration(
         inner_stores: prepared.options.system_container,
         join_userns: false,
     })
-}
-
-/// The engine's network, if the container is to be behind it; its spec then has a network of its own.
-fn uplink(
-    prepared: &Prepared,
-    converted: &mut oci::Spec,
-    joins_user_namespace: bool,
-) -> Result<Option<Uplink>> {
-    let Some(path) = uplink::of(prepared, joins_user_namespace) else { return Ok(None) };
-    let namespace = fs::File::open(&path)
-        .with_context(|| format!("open the network namespace {}", path.display()))?;
-    let uplink = match Uplink::prepare(namespace.as_fd()) {
-        Ok(uplink) => uplink,
-        Err(e) => {
-            log::warn(&format!(
-                "the container is in the network namespace {} itself, where its root can change nothing: {e:#}",
-                path.display()
-            ));
-            return Ok(None);
-        }
-    };
-    let namespaces = converted.linux_mut().as_mut().and_then(|l| l.namespaces_mut().as_mut());
-    for namespace in namespaces.into_iter().flatten() {
-        if namespace.typ() == oci::LinuxNamespaceType::Network {
-            namespace.set_path(None);
-        }
-    }
-    Ok(Some(uplink))
 }
 
 /// The cgroup of a spec.

@@ -1,6 +1,6 @@
 //! A network that the engine has made before the container: behind the container's own.
 //!
-//! Podman, containerd's CRI and CRI-O make a network namespace on the host, set it up, and give it by its
+//! Podman and containerd's CRI make a network namespace on the host, set it up, and give it by its
 //! path. It belongs to the host's user namespace for ever, so root inside could change nothing in it: no
 //! inner engine, no VPN. So the container gets a namespace of its own, and each device of the engine's one
 //! a twin in there, with its name, MAC, addresses and routes. The twin's other end stays in the engine's
@@ -11,7 +11,8 @@
 //! The twins are made before init is born: where the kernel can't do it, the container joins the engine's
 //! namespace after all.
 
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::fs::File;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -23,6 +24,7 @@ use super::netlink::{
     terminated,
 };
 use super::tc;
+use crate::log;
 use crate::prepare::Prepared;
 use crate::spec::Engine;
 
@@ -54,7 +56,7 @@ const RTMSG: usize = 12;
 ///
 /// That is one that the engine has made for this container alone. A namespace in /proc belongs to somebody
 /// else, and so may one that the user has named.
-pub fn of(prepared: &Prepared, joins_user_namespace: bool) -> Option<PathBuf> {
+fn of(prepared: &Prepared, joins_user_namespace: bool) -> Option<PathBuf> {
     let spec = &prepared.bundle.spec;
     let namespaces = spec.linux().as_ref()?.namespaces().as_ref()?;
     let network = namespaces.iter().find(|n| n.typ() == oci::LinuxNamespaceType::Network)?;
@@ -68,11 +70,39 @@ fn made_by(engine: Engine, path: &Path) -> bool {
     let prefix = match engine {
         Engine::Podman => "netns-",
         Engine::Containerd => "cni-",
-        // A bare UUID.
-        Engine::CriO => "",
+        // CRI-O gives the same path to all containers of a pod: each would be alone in its own network, and
+        // take the twins of the one before.
         _ => return false,
     };
     path.parent().is_some_and(|parent| parent.ends_with("run/netns")) && name.starts_with(prefix)
+}
+
+/// The engine's network, if the container is to be behind it; its spec then has a network of its own.
+pub fn prepare(
+    prepared: &Prepared,
+    converted: &mut oci::Spec,
+    joins_user_namespace: bool,
+) -> Result<Option<Uplink>> {
+    let Some(path) = of(prepared, joins_user_namespace) else { return Ok(None) };
+    let namespace = File::open(&path)
+        .with_context(|| format!("open the network namespace {}", path.display()))?;
+    let uplink = match Uplink::prepare(namespace.as_fd()) {
+        Ok(uplink) => uplink,
+        Err(e) => {
+            log::warn(&format!(
+                "the container is in the network namespace {} itself, where its root can change nothing: {e:#}",
+                path.display()
+            ));
+            return Ok(None);
+        }
+    };
+    let namespaces = converted.linux_mut().as_mut().and_then(|l| l.namespaces_mut().as_mut());
+    for namespace in namespaces.into_iter().flatten() {
+        if namespace.typ() == oci::LinuxNamespaceType::Network {
+            namespace.set_path(None);
+        }
+    }
+    Ok(Some(uplink))
 }
 
 /// Devices of the engine's namespace with their twins, until these are in the container.
@@ -267,7 +297,7 @@ mod tests {
         let made = |engine, path: &str| made_by(engine, Path::new(path));
         assert!(made(Engine::Podman, "/run/netns/netns-3f5a"));
         assert!(made(Engine::Containerd, "/var/run/netns/cni-3f5a"));
-        assert!(made(Engine::CriO, "/var/run/netns/3f5a"));
+        assert!(!made(Engine::CriO, "/var/run/netns/3f5a"), "of all containers of a pod");
         for path in ["/proc/17/ns/net", "/run/netns/mine", "/run/user/netns-1"] {
             assert!(!made(Engine::Podman, path), "{path}");
             assert!(!made(Engine::Containerd, path), "{path}");
