@@ -29,6 +29,10 @@ machine_view() {
 
 world_name() { say "sysbox-world-$(say "$1" | sha256sum | cut -c 1-8)"; }
 world_cgroup() { say "$(unified_mount)/$(world_name "$1")"; }
+# The same as the world itself sees it.
+world_cgroup_inside() {
+    if [ "$(cat "$1/view")" = v2 ]; then say "/sys/fs/cgroup/$(world_name "$1")"; else world_cgroup "$1"; fi
+}
 holder_pid() { cat "$1/pid/holder" 2>/dev/null || true; }
 
 world_is_up() {
@@ -177,7 +181,7 @@ start_daemon() {
     # Joins the world's cgroup wherever this script itself was started from.
     world_enter "$dir" setsid bash -c '
         echo $$ >"$1/cgroup.procs"; echo $$ >"$2"; shift 2; exec "$@"
-    ' - "$(world_cgroup "$dir")/engine" "$dir/pid/$daemon" "${command[@]}" \
+    ' - "$(world_cgroup_inside "$dir")/engine" "$dir/pid/$daemon" "${command[@]}" \
         >>"$dir/log/$daemon" 2>&1 </dev/null &
     wait_until 5 test -s "$dir/pid/$daemon" || true
     wait_until 30 daemon_answers "$dir" "$daemon" "${ready[@]}" || true
