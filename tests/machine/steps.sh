@@ -165,7 +165,7 @@ device_rules_hold() {
 not_permitted() {
     local output
     if output=$("$@" 2>&1); then fail "this succeeded: $*"; fi
-    grep 'not permitted' <<<"$output"
+    grep -E 'not permitted|Permission denied' <<<"$output"
 }
 
 # A profile of the user's holds inside; the engine's own, which is made for a root that is the host's, is not used.
@@ -183,6 +183,45 @@ PROFILE
 }
 
 confined() { docker run --rm --runtime=sysbox --security-opt apparmor=step-apparmor "$SMALL" "$@"; }
+
+# A volume on a file system that the kernel cannot ID-map, and whose server may go: its files belong to nobody
+# inside, what their modes say holds, the user is told, and nothing waits for the server at the end.
+step_nfs() {
+    local output
+    mkdir -p /srv/nfs/dir /mnt/nfs
+    echo public >/srv/nfs/dir/public
+    install --mode 600 /srv/nfs/dir/public /srv/nfs/dir/private
+    install --directory --mode 1777 /srv/nfs/dir/drop
+    echo '/srv/nfs 127.0.0.1(rw,no_subtree_check,no_root_squash)' >/etc/exports
+    # A restarted server lets its clients wait for this time.
+    printf '[nfsd]\ngrace-time=10\nlease-time=10\n' >/etc/nfs.conf.d/step.conf
+    systemctl start nfs-server
+    mount -t nfs -o vers=4.2 127.0.0.1:/srv/nfs /mnt/nfs
+    if output=$(on_nfs --rm --env SYSBOX_FSUID_MAP_FAIL_ON_ERROR=TRUE "$SMALL" true 2>&1); then fail 'it was not refused'; fi
+    grep 'the source /mnt/nfs/dir (nfs4) cannot be ID-mapped' <<<"$output"
+    on_nfs --detach --name nfs "$SMALL" sleep 100000
+    sysbox events --no-follow | grep ' warned .*nfs.*/data: the source /mnt/nfs/dir (nfs4) cannot be ID-mapped'
+    journalctl --boot --no-pager --unit sysbox-mgr | grep '/data: the source /mnt/nfs/dir (nfs4) cannot be ID-mapped'
+    # shellcheck disable=SC2016
+    equal 'what everybody may read' 'public 65534' "$(docker exec nfs sh -c 'echo $(cat /data/public) $(stat -c %u /data/public)')"
+    not_permitted docker exec nfs cat /data/private
+    not_permitted docker exec nfs touch /data/file
+    docker exec nfs sh -c 'echo mine >/data/drop/mine'
+    equal 'a file of its own' 0 "$(docker exec nfs stat -c %u /data/drop/mine)"
+    fails test "$(stat -c %u /srv/nfs/dir/drop/mine)" = 0
+    # A process that waits for a server that is gone, and the end of its container.
+    systemctl stop nfs-server
+    # shellcheck disable=SC2016
+    docker exec --detach nfs sh -c 'echo $$ >/asks; exec touch /data/drop/new'
+    # shellcheck disable=SC2016
+    eventually 60 docker exec nfs sh -c 'grep "^State:.D" /proc/$(cat /asks)/status'
+    timeout 120 docker rm --force nfs
+    systemctl start nfs-server
+    umount /mnt/nfs
+    systemctl stop nfs-server
+}
+
+on_nfs() { docker run --runtime=sysbox --volume /mnt/nfs/dir:/data "$@"; }
 
 # killed UNIT: kills its process, and waits until systemd has started another that is ready.
 killed() {
