@@ -255,4 +255,7 @@ remove_world_cgroups() {
     for hierarchy in $(awk '$3 ~ /^cgroup/ { print $2 }' /proc/mounts); do
         [ ! -d "$hierarchy/$name" ] || find "$hierarchy/$name" -depth -type d -exec rmdir {} \; || true
     done
+    # Podman makes plain directories for controllers that are in no hierarchy.
+    find /sys/fs/cgroup -mindepth 2 -maxdepth 2 -name "$name" -fstype tmpfs -exec rm -rf {} +
+    find /sys/fs/cgroup -mindepth 1 -maxdepth 1 -type d -fstype tmpfs -empty -delete
 }

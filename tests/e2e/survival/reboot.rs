@@ -53,9 +53,12 @@ fn unmount_below(dir: &Path) {
 }
 
 fn remove_cgroups(world: &World) {
+    // Where a controller is in no hierarchy Podman makes plain directories, with plain files in them.
     let script = format!(
-        "find /sys/fs/cgroup -depth -type d -path '*/{}/containers/*' -exec rmdir {{}} \\; 2>/dev/null; true",
-        world.cgroup_name()
+        "find /sys/fs/cgroup -depth -path '*/{name}/containers/*' -fstype tmpfs -delete
+        find /sys/fs/cgroup -depth -type d -path '*/{name}/containers/*' -exec rmdir {{}} \\; 2>/dev/null
+        true",
+        name = world.cgroup_name()
     );
     wait_until("the cgroups of containers are gone", Duration::from_secs(20), || {
         Cmd::new("sh", ["-c", &script]).run();

@@ -58,8 +58,7 @@ const OF_EXAMPLES: [Capability; 3] =
     [Capability::AuditWrite, Capability::Kill, Capability::NetBindService];
 
 /// Whether the capabilities are a user's own choice, in a spec that bears no mark of an engine: they are
-/// neither those of an engine (which leave the ambient set empty) nor of an untouched example, and not
-/// missing altogether, which is no choice.
+/// neither those of an engine nor of an untouched example, and not missing altogether, which is no choice.
 pub(super) fn lists_own_capabilities(process: &Process) -> bool {
     let Some(sets) = process.capabilities() else {
         return false;
@@ -71,7 +70,8 @@ pub(super) fn lists_own_capabilities(process: &Process) -> bool {
     // Older examples have the other two sets as well.
     let is_example = [&bounding, &effective, &permitted].iter().all(|set| **set == example)
         && [&inheritable, &ambient].iter().all(|set| set.is_empty() || **set == example);
-    let is_engines = ambient.is_empty() && bounding.is_superset(&Capabilities::from(OF_ENGINES));
+    // Whatever the other sets have: Buildah fills them all.
+    let is_engines = bounding.is_superset(&Capabilities::from(OF_ENGINES));
     !is_example && !is_engines
 }
 
