@@ -42,7 +42,8 @@ fn containerd_alone() {
     let image = format!("docker.io/library/{BUSYBOX}");
     let runtime = world.runtime().display().to_string();
     let root = directory.path().join("root").display().to_string();
-    let run = ["run", "--runc-binary", &runtime, "--runc-root", &root];
+    let cgroup = format!("{}/ctr-{}", world.cgroup_parent(), std::process::id());
+    let run = ["run", "--runc-binary", &runtime, "--runc-root", &root, "--cgroup", &cgroup];
     let run = |options: &[&str], rest: &[&str]| ctr(&[&run, options, &[&image], rest].concat());
     check(run(&["--rm"], &["once", "sh", "-c", SCRIPT]));
 

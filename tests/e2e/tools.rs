@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sysbox_tests::{
     BOOKWORM, BUSYBOX, Cmd, Container, Running, World, cannot_run, shared, wait_until,
@@ -164,9 +164,8 @@ fn monitors_and_language_runtimes_see_the_container() {
     }
     let limits = ["--cpuset-cpus=0", "--memory", &memory, "--memory-swap", &memory];
     let container = Container::new(BUSYBOX).args(limits).args(args).start(["sleep", "1000"]);
-    let json = |script: &str| -> serde_json::Value {
-        let text = container.sh(&format!("LC_ALL=C {script}")).ok();
-        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{script}: {e}\n{text}"))
+    let parsed = |text: &str| -> serde_json::Value {
+        serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))
     };
 
     // Each prints how many CPUs and how many bytes it believes in.
@@ -185,20 +184,26 @@ fn monitors_and_language_runtimes_see_the_container() {
     let screen = container.exec(&["--tty"], htop).ok();
     assert!(screen.contains("/1.00G"), "{screen}");
 
-    let usage = || -> f64 {
-        let script = "sed -n 's/^usage_usec //p' /sys/fs/cgroup/cpu.stat";
-        container.sh(script).ok().parse::<f64>().expect("a number") / 1e6
-    };
     Cmd::docker(["exec", "--detach", &container.name, "sh", "-c", "while :; do :; done"]).ok();
     let reports = [
         ("mpstat -o JSON 3 1", "cpu-load", ["usr", "nice", "sys"]),
         ("iostat -y -c -o JSON 3 1", "avg-cpu", ["user", "nice", "system"]),
     ];
     for (script, part, busy) in reports {
-        let (begun, before) = (Instant::now(), usage());
-        let report = json(script);
-        // The kernel's own account says what is true: on a busy host the loop has no CPU to itself.
-        let truth = (usage() - before) / begun.elapsed().as_secs_f64() * 100.0;
+        // The kernel's own account says what is true: on a busy host the loop has no CPU to itself. It is
+        // looked at right before and after, in there: a `docker exec` takes its time, too.
+        let account = "echo $(sed -n 's/^usage_usec //p' /sys/fs/cgroup/cpu.stat; cut -d ' ' -f 1 /proc/uptime)";
+        let script = format!("{account}; report=$(LC_ALL=C {script}); {account}; echo \"$report\"");
+        let told = container.sh(&script).ok();
+        let mut lines = told.splitn(3, '\n');
+        let mut account = || -> (f64, f64) {
+            let line = lines.next().and_then(|line| line.split_once(' '));
+            let (usage, uptime) = line.unwrap_or_else(|| panic!("{script}: {told}"));
+            (usage.parse::<f64>().expect("a number") / 1e6, uptime.parse().expect("a number"))
+        };
+        let ((before, begun), (after, ended)) = (account(), account());
+        let truth = (after - before) / (ended - begun) * 100.0;
+        let report = parsed(lines.next().unwrap_or_default());
         let load = &report["sysstat"]["hosts"][0]["statistics"][0][part];
         let load = load.get(0).unwrap_or(load);
         let shown: f64 = busy.iter().filter_map(|name| load[name].as_f64()).sum();
@@ -206,7 +211,7 @@ fn monitors_and_language_runtimes_see_the_container() {
         assert!(near, "{script}: {shown:.1} %, true is {truth:.1} %\n{report}");
     }
     // What everybody reads and writes on the host's disks is not shown.
-    let disks = json("iostat -d -o JSON");
+    let disks = parsed(&container.sh("LC_ALL=C iostat -d -o JSON").ok());
     let disks = disks["sysstat"]["hosts"][0]["statistics"][0]["disk"].clone();
     assert_eq!(disks, serde_json::json!([]));
 }
