@@ -48,6 +48,11 @@ impl Delivery {
         }
         let (id, device) =
             identity(&mount).map_err(|error| Stop::Broken("looking at the new mount", error))?;
+        // What is counted is known before the mount is there: nothing may fail afterwards.
+        let whose = bounded
+            .then(|| counted_as(&mount_namespace, &mount))
+            .transpose()
+            .map_err(|error| Stop::Broken("looking at the new mount", error))?;
         let attached = worker.in_mount_namespace(&mount_namespace, |worker| {
             // The last moment to find that it is all in vain.
             if !caller.still_waits() {
@@ -65,12 +70,8 @@ impl Delivery {
             })
         });
         attached.map_err(|error| Stop::Broken("entering the mount namespace", error))??;
-        if let Some(room) = room {
-            let ids = mount_table::namespace_of(&mount_namespace)
-                .and_then(|namespace| Ok((namespace, mount_table::mount_of(&mount)?)));
-            let (namespace, id) =
-                ids.map_err(|error| Stop::Broken("looking at the new mount", error))?;
-            room.keep(namespace, id);
+        if let Some((room, (namespace, mount))) = room.zip(whose) {
+            room.keep(namespace, mount);
         }
         let undo = Attached { mount_namespace, id, device };
         Ok(Served { answer: Answer::Success, undo: Some(undo) })
@@ -141,6 +142,14 @@ impl Attached {
             result => result,
         }
     }
+}
+
+/// By what a mount is found later on, in the namespace that it goes to.
+fn counted_as(
+    namespace: &OwnedFd,
+    mount: &OwnedFd,
+) -> io::Result<(mount_table::NamespaceId, mount_table::MountId)> {
+    Ok((mount_table::namespace_of(namespace)?, mount_table::mount_of(mount)?))
 }
 
 /// Id and device of a mount. Both stay the same when it is attached.
