@@ -15,6 +15,7 @@ use crate::sandbox;
 use crate::serve::Service;
 use crate::session;
 use crate::state::Store;
+use crate::view::cgroup::Hierarchy;
 use crate::view::host::Host;
 use crate::view::load;
 
@@ -88,13 +89,15 @@ pub fn run(run_dir: &Path) -> anyhow::Result<()> {
     exit(0)
 }
 
-/// Starts the thread that samples the load of every container, and keeps it on disk.
+/// Starts the thread that samples the load of every container, keeps it on disk, and lets go of what
+/// was kept open for readers.
 fn sample_loads(host: Arc<Host>, containers: Arc<Containers>) -> anyhow::Result<()> {
     std::thread::Builder::new().name("load".into()).spawn(move || {
         for round in 0_u64.. {
             let all = containers.all();
             for container in &all {
                 load::sample(&host, container);
+                container.hierarchies.iter().for_each(Hierarchy::rest);
             }
             if round % SAVE_EVERY == SAVE_EVERY - 1 && !all.is_empty() {
                 save_progress(&containers);

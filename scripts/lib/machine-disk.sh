@@ -17,19 +17,24 @@ declare -A MACHINE_EXTRA=(
     [testing]=,docker-cli
 )
 
+# What is on the disk of a variant alone (machine.sh); those that need nothing more have the suite's own disk.
+declare -A MACHINE_VARIANT_EXTRA=([selinux]=,selinux-policy-default,policycoreutils,selinux-utils)
+machine_packages() { say "$MACHINE_PACKAGES${MACHINE_EXTRA[$1]}${MACHINE_VARIANT_EXTRA[${MACHINE_VARIANT:-none}]:-}"; }
+
 # All that decides what is on the disk: this file, and the container images' recipes.
 machine_hash() {
-    { say "$1 ${MACHINE_EXTRA[$1]} ${TEST_IMAGES[*]}"; cat "${BASH_SOURCE[0]}" "$TOP"/tests/machine/image/*; image_hash bookworm; } |
+    { say "$1 $(machine_packages "$1") ${TEST_IMAGES[*]}"; cat "${BASH_SOURCE[0]}" "$TOP"/tests/machine/image/*; image_hash bookworm; } |
         sha256sum | cut -c 1-12
 }
 
 # machine_dir SUITE BIN: makes sure that the machine's disk exists and prints the directory that has it,
 # as `disk`, `vmlinuz` and `initrd`. BIN has the programs of the engine that loads the images.
 machine_dir() {
-    local suite=$1 bin=$2 dir
-    dir=$IMAGE_CACHE/machine-$suite-$(machine_hash "$suite")
+    local suite=$1 bin=$2 dir name=machine-$1
+    [ -z "${MACHINE_VARIANT_EXTRA[${MACHINE_VARIANT:-none}]:-}" ] || name+=.$MACHINE_VARIANT
+    dir=$IMAGE_CACHE/$name-$(machine_hash "$suite")
     if [ ! -s "$dir/disk" ]; then
-        rm -rf "$IMAGE_CACHE/machine-$suite"-*
+        rm -rf "$IMAGE_CACHE/$name"-*
         make_machine "$suite" "$dir.new" "$bin" >&2 || return 1
         mv "$dir.new" "$dir"
     fi
@@ -54,7 +59,7 @@ make_machine() {
 # The hooks' $1 is the new system. A step starts the NFS server; no other is to wait for it at boot.
 install_machine() {
     # shellcheck disable=SC2016
-    unshare --mount --propagation private mmdebstrap --variant=minbase --include="$MACHINE_PACKAGES${MACHINE_EXTRA[$1]}" \
+    unshare --mount --propagation private mmdebstrap --variant=minbase --include="$(machine_packages "$1")" \
         --aptopt='Acquire::Check-Valid-Until "false"' \
         --dpkgopt='path-exclude=/usr/share/man/*' \
         --dpkgopt='path-exclude=/usr/share/locale/*' \
@@ -63,6 +68,7 @@ install_machine() {
         --customize-hook="copy-in '$TOP/tests/machine/image/task' /usr/local/sbin" \
         --customize-hook='chroot "$1" systemctl --quiet enable task.service' \
         --customize-hook='chroot "$1" systemctl --quiet disable nfs-server.service nfs-client.target rpcbind.socket rpcbind.service' \
+        --customize-hook='[ ! -d "$1/etc/selinux/default" ] || { printf "SELINUX=permissive\nSELINUXTYPE=default\n" >"$1/etc/selinux/config"; chroot "$1" setfiles /etc/selinux/default/contexts/files/file_contexts /; }' \
         --customize-hook='echo "/dev/vda / ext4 rw 0 1" >"$1/etc/fstab"; echo machine >"$1/etc/hostname"; rm -f "$1/etc/resolv.conf"' \
         "$1" "$2"
 }

@@ -15,7 +15,11 @@
 declare -A MACHINE_VARIANTS=(
     # systemd's layout with controllers in cgroup v1; version 258 has it no more.
     [hybrid]='systemd.unified_cgroup_hierarchy=0'
+    # Permissive: Debian's policy was not made for its Docker. What would be refused is in the kernel's log.
+    [selinux]='security=selinux selinux=1 enforcing=0'
 )
+# The one that the machine is now, if any.
+MACHINE_VARIANT=
 
 need_machine_tools() {
     local missing

@@ -7,9 +7,10 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
+use std::sync::Arc;
 
-use super::host::read_record;
+use super::host::reread;
+use super::kept::Kept;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
 
 /// Levels below the container's own that are looked at; deeper ones can only tighten limits that
@@ -28,6 +29,7 @@ pub struct Hierarchy {
     /// The container's cgroup in the words of `/proc/PID/cgroup`; unknown if the mount table does
     /// not tell. Without it every reader counts as sitting in the container's own cgroup.
     path: Option<String>,
+    kept: Arc<Kept>,
 }
 
 impl Hierarchy {
@@ -38,7 +40,8 @@ impl Hierarchy {
             // A v1 controller is often reached by a symbolic link ("cpu" to "cpu,cpuacct").
             path_in_hierarchy(&dir.canonicalize().ok()?, mountinfo)
         });
-        Self { controllers: controllers.to_owned(), dir: dir.to_owned(), path }
+        let (controllers, dir) = (controllers.to_owned(), dir.to_owned());
+        Self { controllers, dir, path, kept: Arc::default() }
     }
 
     /// Whether this is cgroup v2.
@@ -54,17 +57,38 @@ impl Hierarchy {
     /// The levels of a reader, whose `/proc/PID/cgroup` reads `reader`; the container's own first.
     /// Empty if the container's directory does not exist.
     pub fn levels(&self, reader: &str) -> Vec<Level> {
+        self.open().map_or_else(Vec::new, |base| self.levels_at(Arc::new(base), None, reader))
+    }
+
+    /// As [`Self::levels`], of a reader who may soon come again: what is opened is kept open until
+    /// [`Self::rest`].
+    pub fn levels_again(&self, reader: &str) -> Vec<Level> {
+        let base = self.kept.directory(|| self.open());
+        base.map_or_else(Vec::new, |base| self.levels_at(base, Some(&self.kept), reader))
+    }
+
+    /// Lets go of what was kept open.
+    pub fn rest(&self) {
+        self.kept.clear();
+    }
+
+    fn open(&self) -> Option<OwnedFd> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let Ok(base) = openat(CWD, &self.dir, flags, Mode::empty()) else {
-            return Vec::new();
-        };
-        let base = Rc::new(base);
+        openat(CWD, &self.dir, flags, Mode::empty()).ok()
+    }
+
+    fn levels_at(&self, base: Arc<OwnedFd>, kept: Option<&Arc<Kept>>, reader: &str) -> Vec<Level> {
         let mut below = String::new();
-        let mut levels = vec![Level { base: base.clone(), below: below.clone() }];
+        let level = |below: &str| Level {
+            base: base.clone(),
+            below: below.to_owned(),
+            kept: kept.cloned(),
+        };
+        let mut levels = vec![level("")];
         for name in self.suffix(reader).split('/').filter(|n| !n.is_empty()).take(MAX_DEPTH) {
             below.push_str(name);
             below.push('/');
-            levels.push(Level { base: base.clone(), below: below.clone() });
+            levels.push(level(&below));
         }
         levels
     }
@@ -109,9 +133,11 @@ fn path_in_hierarchy(dir: &Path, mountinfo: &str) -> Option<String> {
 /// A cgroup directory on the way from the container's own to the reader's.
 #[derive(Debug, Clone)]
 pub struct Level {
-    base: Rc<OwnedFd>,
+    base: Arc<OwnedFd>,
     /// Directory below `base`, empty or with a slash at its end.
     below: String,
+    /// Where its files are kept open, if they are.
+    kept: Option<Arc<Kept>>,
 }
 
 impl Level {
@@ -126,8 +152,11 @@ impl Level {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_XDEV;
         let path = format!("{}{file}", self.below);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = openat2(&*self.base, path, flags, Mode::empty(), resolve).ok()?;
-        read_record(file)
+        let open = || openat2(&*self.base, path.as_str(), flags, Mode::empty(), resolve).ok();
+        match &self.kept {
+            Some(kept) => kept.text(&path, open, reread),
+            None => reread(&open()?).ok(),
+        }
     }
 
     /// The file's number.
@@ -159,7 +188,11 @@ impl Level {
             .filter(|e| e.file_type() == rustix::fs::FileType::Directory)
             .filter_map(|e| e.file_name().to_str().ok().map(str::to_owned))
             .filter(|name| name != "." && name != "..")
-            .map(|name| Level { base: self.base.clone(), below: format!("{}{name}/", self.below) })
+            .map(|name| Level {
+                base: self.base.clone(),
+                below: format!("{}{name}/", self.below),
+                kept: None,
+            })
             .collect()
     }
 }
@@ -211,6 +244,7 @@ mod tests {
             controllers: String::new(),
             dir: dir.path().to_owned(),
             path: Some("/c".into()),
+            kept: Arc::default(),
         };
         let levels = hierarchy.levels("0::/c/in/deep\n");
         let limits: Vec<_> = levels.iter().map(|l| l.limit("memory.max")).collect();

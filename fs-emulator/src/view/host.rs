@@ -1,7 +1,7 @@
 //! What the daemon knows of the host itself.
 
 use std::collections::HashMap;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -50,6 +50,13 @@ impl Host {
     pub fn read(&self, path: &str) -> Option<String> {
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         read_all(rustix::fs::open(self.root.join(path), flags, Mode::empty()).ok()?)
+    }
+
+    /// The text of a file that is one record, however long, as it is now.
+    pub fn record(&self, path: &str) -> Option<String> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::open(self.root.join(path), flags, Mode::empty()).ok()?;
+        text_of(ROOM, |buffer, _| rustix::io::read(&file, buffer)).ok()
     }
 
     /// The lines of `/proc/self/mountinfo` that are cgroup hierarchies, that of `dir` among them.
@@ -128,31 +135,39 @@ fn nanoseconds(clock: ClockId) -> u64 {
 /// The whole text of a file of the kernel's. Such files tell no size, so unlike the standard
 /// library this does not ask for one.
 pub fn read_all(file: OwnedFd) -> Option<String> {
-    read(&file, 0)
+    text_of(0, |buffer, _| rustix::io::read(&file, buffer)).ok()
 }
 
-/// As [`read_all`], for files of one record or of small ones (cgroup files are): the kernel gives as many
-/// as there is room for, so after few bytes there are no more, and it need not be asked.
-pub fn read_record(file: OwnedFd) -> Option<String> {
-    read(&file, FEW)
+/// The text of a file of one record or of small ones (cgroup files are), from its beginning: the kernel
+/// gives as many as there is room for, so after few bytes there are no more, and it need not be asked.
+pub fn reread(file: &OwnedFd) -> io::Result<String> {
+    text_of(FEW, |buffer, at| rustix::io::pread(file, buffer, at))
 }
 
-/// A quarter of the kernel's buffer and of ours.
+/// Room for a text at first: as much as the kernel's buffer has.
+const ROOM: usize = 4096;
+/// A quarter of it.
 const FEW: usize = 1024;
 
-fn read(file: &OwnedFd, few: usize) -> Option<String> {
-    let mut text = Vec::with_capacity(4 * FEW);
+/// What `read` gives into a buffer, from a place on, until it gives nothing or the first part is shorter
+/// than `few` bytes.
+fn text_of(
+    few: usize,
+    read: impl Fn(rustix::buffer::SpareCapacity<'_, u8>, u64) -> rustix::io::Result<usize>,
+) -> io::Result<String> {
+    let mut text = Vec::with_capacity(ROOM);
     loop {
         if text.len() == text.capacity() {
             text.reserve(text.len());
         }
-        match rustix::io::read(file, rustix::buffer::spare_capacity(&mut text)) {
-            Ok(0) => return String::from_utf8(text).ok(),
-            Ok(_) if text.len() < few => return String::from_utf8(text).ok(),
+        let at = text.len() as u64;
+        match read(rustix::buffer::spare_capacity(&mut text), at) {
+            Ok(read) if read == 0 || text.len() < few => break,
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return None,
+            Err(e) => return Err(e.into()),
         }
     }
+    String::from_utf8(text).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
 }
 
 /// Parses the kernel's list format, e.g. "0-3,8". Malformed parts are left out.

@@ -5,7 +5,8 @@
 //! when it can matter: a container that used no CPU time since the last sample is still as idle as
 //! it was; one whose tasks never had to wait (pressure stall information says so) had on average
 //! as many running tasks as it used CPUs. Only with tasks that wait, or without that information,
-//! the threads are counted.
+//! the threads are counted. In most systems that do nothing something wakes up every few seconds all the
+//! same; those are looked at, and counted, less often.
 
 use serde::{Deserialize, Serialize};
 
@@ -23,6 +24,12 @@ const DECAY: [u64; 3] = [1884, 2014, 2037];
 /// A container that is busy is counted at least every so many samples: tasks that hang
 /// uninterruptibly without any I/O show nowhere else.
 const COUNT_EVERY: u32 = 12;
+/// The same of one that is next to idle and in which nothing hung so far: every five minutes.
+const COUNT_SELDOM: u32 = 60;
+/// One that is next to idle is asked for tasks that wait at every so many samples.
+const LOOK_EVERY: u32 = 3;
+/// Next to idle is who used a smaller part of a CPU than this.
+const LITTLE: u64 = 100;
 /// Missed samples after which all averages are as good as zero (two hours).
 const FORGOTTEN: u64 = 1440;
 
@@ -33,6 +40,11 @@ pub struct Load {
     last: Option<Sample>,
     tasks: Tasks,
     since_count: u32,
+    /// Samples from one count to the next as long as the container is next to idle.
+    #[serde(default)]
+    patience: u32,
+    #[serde(default)]
+    since_look: u32,
 }
 
 /// Sums of a container's cgroup.
@@ -63,6 +75,17 @@ impl Load {
         self.tasks
     }
 
+    /// The last sample, if what it told of waiting tasks still counts at the time `at`, by when `used` was
+    /// used: nothing ran, so no task can have begun to wait either, or very little did.
+    fn rests(&mut self, at: u64, used: u64) -> Option<Sample> {
+        let last = self.last?;
+        let used = used.saturating_sub(last.used) * 1000;
+        let little = used < at.saturating_sub(last.at) / LITTLE;
+        let rests = used == 0 || (little && self.since_look + 1 < LOOK_EVERY);
+        self.since_look = if rests { self.since_look + 1 } else { 0 };
+        rests.then_some(last)
+    }
+
     /// Takes a sample; `count` is called if the threads must be counted.
     pub fn take(&mut self, sample: Sample, count: impl FnOnce() -> Tasks) {
         let Some(last) = self.last.replace(sample) else {
@@ -79,14 +102,18 @@ impl Load {
             Some(stalled) => stalled < interval / 100,
             None => used < interval / 100,
         };
+        let little = used < interval / LITTLE;
+        let patience = if little { self.patience.max(COUNT_EVERY) } else { COUNT_EVERY };
         let active = if used == 0 && was_idle {
             0
-        } else if never_waited && self.tasks.blocked == 0 && self.since_count < COUNT_EVERY {
+        } else if never_waited && self.tasks.blocked == 0 && self.since_count < patience {
             self.tasks = Tasks { running: (used + interval / 2) / interval, blocked: 0 };
             used * ONE / interval
         } else {
             self.tasks = count();
             self.since_count = 0;
+            let nothing = little && self.tasks == Tasks::default();
+            self.patience = if nothing { (2 * patience).min(COUNT_SELDOM) } else { 0 };
             (self.tasks.running + self.tasks.blocked) * ONE
         };
         let periods = ((interval + PERIOD / 2) / PERIOD).max(1);
@@ -125,9 +152,7 @@ pub fn sample(host: &Host, container: &Container) {
     let lock = || container.load.lock().unwrap_or_else(|e| e.into_inner());
     let mut load = *lock();
     let used = used.unwrap_or(0);
-    // Nothing ran: no task can have begun to wait either, so there is no need to look.
-    let idle = load.last.filter(|last| last.used == used);
-    let stalled = match idle {
+    let stalled = match load.rests(view.now, used) {
         Some(last) => last.stalled,
         None => ["cpu", "io", "memory"].iter().try_fold(0, |sum, kind| {
             Some(sum + stall_time(&own.text(&format!("{kind}.pressure"))?)?)
@@ -192,6 +217,34 @@ mod tests {
         assert_eq!(load.tasks().blocked, 1);
         load.take(sample(3, 5_000_000, 5_000_000), Tasks::default);
         load.take(sample(4, 5_000_000, 5_000_000), no_count);
+    }
+
+    #[test]
+    fn one_that_is_next_to_idle_is_looked_at_and_counted_less_often() {
+        let mut load = Load::default();
+        let (mut looks, mut counts) = (0, 0);
+        for i in 0..240 {
+            let (at, used) = (i * PERIOD, i * 1000);
+            looks += u64::from(load.rests(at, used).is_none());
+            load.take(Sample { at, used, stalled: Some(0) }, || {
+                counts += 1;
+                Tasks::default()
+            });
+        }
+        assert_eq!(looks, 240 / u64::from(LOOK_EVERY));
+        // At first, and then after 1, 2, 4 minutes and every five.
+        assert_eq!(counts, 6);
+        // As soon as it does something it is one like all others.
+        let at = 240 * PERIOD;
+        assert!(load.rests(at, 500_000).is_none());
+        load.since_count = COUNT_EVERY;
+        let mut counted = false;
+        load.take(Sample { at, used: 500_000, stalled: Some(0) }, || {
+            counted = true;
+            Tasks { running: 0, blocked: 1 }
+        });
+        assert!(counted);
+        assert_eq!(load.tasks().blocked, 1);
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod cpu;
 pub mod host;
 pub mod io;
+pub mod kept;
 pub mod load;
 pub mod memory;
 pub mod walk;
@@ -76,7 +77,14 @@ impl<'a> View<'a> {
     }
 
     fn levels_in(&self, hierarchy: usize) -> Rc<[Level]> {
-        let find = || self.container.hierarchies[hierarchy].levels(self.cgroups()).into();
+        let find = || {
+            let hierarchy = &self.container.hierarchies[hierarchy];
+            match self.reader {
+                // Nobody waits for what is looked at at intervals.
+                0 => hierarchy.levels(self.cgroups()).into(),
+                _ => hierarchy.levels_again(self.cgroups()).into(),
+            }
+        };
         self.found[hierarchy].get_or_init(find).clone()
     }
 
@@ -86,7 +94,7 @@ impl<'a> View<'a> {
         if self.reader == 0 {
             return Vec::new();
         }
-        let status = self.host.read(&format!("proc/{}/status", self.reader)).unwrap_or_default();
+        let status = self.host.record(&format!("proc/{}/status", self.reader)).unwrap_or_default();
         let tids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or("");
         tids.split_whitespace().filter_map(|tid| tid.parse().ok()).collect()
     }
@@ -94,7 +102,7 @@ impl<'a> View<'a> {
     fn cgroups(&self) -> &str {
         self.reader_cgroups.get_or_init(|| match self.reader {
             0 => String::new(),
-            tid => self.host.read(&format!("proc/{tid}/cgroup")).unwrap_or_default(),
+            tid => self.host.record(&format!("proc/{tid}/cgroup")).unwrap_or_default(),
         })
     }
 }

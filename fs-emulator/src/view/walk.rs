@@ -25,7 +25,7 @@ pub fn count(host: &Host, own: &Level, v2: bool) -> Tasks {
     let step = threads.len().div_ceil(MAX_THREADS).max(1);
     let mut tasks = Tasks::default();
     for tid in threads.iter().step_by(step) {
-        match host.read(&format!("proc/{tid}/stat")).as_deref().and_then(state) {
+        match host.record(&format!("proc/{tid}/stat")).as_deref().and_then(state) {
             Some('R') => tasks.running += step as u64,
             Some('D') => tasks.blocked += step as u64,
             _ => {}

@@ -42,7 +42,8 @@ const FILES: &[(&str, &str, &str, &str, &str)] = &[
 
 /// The checks.
 pub fn checks() -> Vec<Check> {
-    let mut checks = vec![release(), user_namespaces(), fuse_device(), cgroups(), confinement()];
+    let mut checks =
+        vec![release(), user_namespaces(), fuse_device(), cgroups(), confinement(), selinux()];
     checks.extend(FILES.iter().map(|(what, file, word, gives, remedy)| {
         let found = match fs::read_to_string(file) {
             Ok(text) if text.contains(word) => Ok("the kernel has it".to_owned()),
@@ -124,6 +125,22 @@ fn confinement() -> Check {
         found,
         "sysbox-fs can open few files only",
         "boot with lsm=...,landlock",
+    )
+}
+
+fn selinux() -> Check {
+    let found = match fs::read_to_string("/sys/fs/selinux/enforce") {
+        Ok(text) if text.trim() == "1" => Err(
+            "it is enforcing, and policies let the type `container_t` neither mount nor make cgroups",
+        ),
+        Ok(_) => Ok("it is permissive".to_owned()),
+        Err(_) => Ok("it is off".to_owned()),
+    };
+    Check::useful(
+        "SELinux",
+        found,
+        "labels of the engine's on processes and files, systemd and engines inside",
+        "run system containers with a label of another type, or with `--security-opt label=disable`",
     )
 }
 

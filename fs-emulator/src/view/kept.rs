@@ -1,0 +1,156 @@
+//! Files of cgroups that are read again and again, kept open for a moment.
+//!
+//! To open a file of a cgroup and to close it takes the kernel three times as long as to read it, and
+//! some files need a dozen others. So what is read for a reader stays open until the next
+//! [`Kept::clear`], which a thread calls every few seconds: at rest nothing is open. An open file of a
+//! cgroup is read anew from its beginning, tells what is so at that moment, and keeps no cgroup
+//! from being removed; then it answers `ENODEV`, also if there is another of that name.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Most that are kept of one hierarchy of a container: four levels with what all files need of them.
+const OF_ONE: usize = 32;
+/// Most that are kept of all containers together: less than half of what a process may have open.
+const OF_ALL: usize = 400;
+
+/// How many are kept now.
+static NUMBER: AtomicUsize = AtomicUsize::new(0);
+
+/// What is kept open of a hierarchy of a container.
+#[derive(Debug, Default)]
+pub struct Kept(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    directory: Option<Arc<OwnedFd>>,
+    /// By the path below the directory.
+    files: HashMap<String, Arc<Counted>>,
+}
+
+/// A file that counts.
+#[derive(Debug)]
+struct Counted(OwnedFd);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        NUMBER.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Kept {
+    /// The container's own directory, which `open` opens.
+    pub fn directory(&self, open: impl FnOnce() -> Option<OwnedFd>) -> Option<Arc<OwnedFd>> {
+        if let Some(directory) = &self.state().directory {
+            return Some(directory.clone());
+        }
+        let directory = Arc::new(open()?);
+        self.state().directory = Some(directory.clone());
+        Some(directory)
+    }
+
+    /// What `read` makes of the file at `path`, which `open` opens. It must read from the beginning.
+    pub fn text(
+        &self,
+        path: &str,
+        open: impl FnOnce() -> Option<OwnedFd>,
+        read: impl Fn(&OwnedFd) -> io::Result<String>,
+    ) -> Option<String> {
+        let found = self.state().files.get(path).cloned();
+        if let Some(file) = found {
+            match read(&file.0) {
+                Ok(text) => return Some(text),
+                // That cgroup is gone.
+                Err(_) => drop(self.state().files.remove(path)),
+            }
+        }
+        let file = open()?;
+        let text = read(&file).ok()?;
+        self.keep(path, file);
+        Some(text)
+    }
+
+    /// Lets go of everything.
+    pub fn clear(&self) {
+        // Closed without the lock.
+        drop(std::mem::take(&mut *self.state()));
+    }
+
+    fn keep(&self, path: &str, file: OwnedFd) {
+        // Not exact, and need not be: as many more as there are threads.
+        if NUMBER.load(Ordering::Relaxed) >= OF_ALL {
+            return;
+        }
+        let mut state = self.state();
+        if state.files.len() < OF_ONE {
+            NUMBER.fetch_add(1, Ordering::Relaxed);
+            state.files.insert(path.to_owned(), Arc::new(Counted(file)));
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::view::host::reread;
+
+    #[test]
+    fn a_file_is_opened_once_and_read_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("cpu.max");
+        let opened = Cell::new(0);
+        let kept = Kept::default();
+        let text = || {
+            let open = || {
+                opened.set(opened.get() + 1);
+                Some(std::fs::File::open(&path).ok()?.into())
+            };
+            kept.text("cpu.max", open, reread)
+        };
+        assert_eq!(text(), None);
+        for value in ["max 100000\n", "5000 100000\n"] {
+            std::fs::write(&path, value).unwrap();
+            assert_eq!(text().as_deref(), Some(value));
+        }
+        assert_eq!(opened.get(), 2, "the first time there was none");
+        kept.clear();
+        assert!(text().is_some());
+        assert_eq!(opened.get(), 3);
+    }
+
+    #[test]
+    fn what_cannot_be_read_any_more_is_opened_again() {
+        let (kept, tries) = (Kept::default(), Cell::new(0));
+        let open = || Some(std::fs::File::open("/dev/null").unwrap().into());
+        // The second read, which is of the file that was kept, fails.
+        let read = |_: &OwnedFd| {
+            tries.set(tries.get() + 1);
+            if tries.get() == 2 { Err(io::ErrorKind::NotFound.into()) } else { Ok("new".into()) }
+        };
+        for _ in 0..2 {
+            assert_eq!(kept.text("a", open, read).as_deref(), Some("new"));
+        }
+        assert_eq!(tries.get(), 3);
+    }
+
+    #[test]
+    fn few_are_kept_of_one_container() {
+        let kept = Kept::default();
+        for number in 0..2 * OF_ONE {
+            let open = || Some(std::fs::File::open("/dev/null").unwrap().into());
+            assert!(kept.text(&format!("{number}/cpu.max"), open, reread).is_some());
+        }
+        assert_eq!(kept.state().files.len(), OF_ONE);
+        kept.clear();
+        assert!(kept.state().files.is_empty());
+    }
+}
