@@ -88,6 +88,37 @@ struct Answer {
     strings: [u8; LONGEST_PATH],
 }
 
+/// What statmount(2) may write to.
+///
+/// # Safety
+/// All bytes of it may be zero or anything else.
+unsafe trait Plain {}
+// SAFETY: integers, and arrays of them.
+unsafe impl Plain for statmount {}
+// SAFETY: likewise.
+unsafe impl Plain for Answer {}
+
+/// Asks statmount(2); an answer that has no room for strings is told none.
+fn ask<T: Plain>(request: &mnt_id_req) -> io::Result<T> {
+    let mut answer = std::mem::MaybeUninit::<T>::zeroed();
+    // SAFETY: the kernel reads a live request of the size that it names, and writes no more than the
+    // size that is passed into `answer`, which is borrowed for that long.
+    let result = unsafe {
+        libc::syscall(
+            __NR_statmount.into(),
+            std::ptr::from_ref(request),
+            answer.as_mut_ptr(),
+            size_of::<T>(),
+            0,
+        )
+    };
+    match result {
+        // SAFETY: it was zeroed before the kernel wrote to it, and any bytes are a `T`.
+        0 => Ok(unsafe { answer.assume_init() }),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// Looks at a mount.
 ///
 /// # Errors
@@ -95,23 +126,7 @@ struct Answer {
 pub fn describe(id: MountId) -> io::Result<Mounted> {
     let wanted = STATMOUNT_SB_BASIC | STATMOUNT_MNT_BASIC | STATMOUNT_MNT_POINT;
     let request = request(id, u64::from(wanted));
-    let mut answer = std::mem::MaybeUninit::<Answer>::zeroed();
-    // SAFETY: the kernel reads a live request of the size that it names, and writes no more than the
-    // size that is passed into `answer`, which is borrowed for that long.
-    let result = unsafe {
-        libc::syscall(
-            __NR_statmount.into(),
-            std::ptr::from_ref(&request),
-            answer.as_mut_ptr(),
-            size_of::<Answer>(),
-            0,
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: all of it is integers, and was zeroed before the kernel wrote to it.
-    let Answer { head, strings } = unsafe { answer.assume_init() };
+    let Answer { head, strings } = ask(&request)?;
     let point = strings.get(head.mnt_point as usize..).unwrap_or_default();
     let point = point.split(|&byte| byte == 0).next().unwrap_or_default();
     Ok(Mounted {
@@ -156,24 +171,10 @@ pub fn is_there(NamespaceId(namespace): NamespaceId, MountId(id): MountId) -> io
         param: STATMOUNT_MNT_BASIC.into(),
         mnt_ns_id: namespace,
     };
-    let mut answer = std::mem::MaybeUninit::<statmount>::zeroed();
-    // SAFETY: the kernel reads a live request of the size that it names, and writes no more than the
-    // size that is passed into `answer`, which is borrowed for that long.
-    let result = unsafe {
-        libc::syscall(
-            __NR_statmount.into(),
-            std::ptr::from_ref(&request),
-            answer.as_mut_ptr(),
-            size_of::<statmount>(),
-            0,
-        )
-    };
-    if result == 0 {
-        return Ok(true);
-    }
-    match io::Error::last_os_error() {
-        error if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
-        error => Err(error),
+    match ask::<statmount>(&request) {
+        Ok(_) => Ok(true),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

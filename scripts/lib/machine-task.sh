@@ -44,7 +44,11 @@ test_task() {
     if [ $# -gt 0 ]; then printf '%s\n' "$@"; else machine_steps; fi >"$task/steps"
 }
 
+# Steps that `scripts/test --machine`, and so CI, leaves to `--matrix`: what they show changes seldom, and the
+# natively run end-to-end tests show most of it, too.
+MATRIX_STEPS=(device_rules apparmor nfs daemon_reload restart_of_docker)
 machine_steps() { sed -n 's/^step_\([a-z_]*\)() {$/\1/p' "$TOP/tests/machine/steps.sh"; }
+machine_short_steps() { machine_steps | grep -vxF -f <(printf '%s\n' "${MATRIX_STEPS[@]}"); }
 
 # make_package DIRECTORY: the one that README's commands made, or one of the programs that the caller named.
 make_package() {
