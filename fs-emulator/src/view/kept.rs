@@ -26,29 +26,40 @@ pub struct Kept(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
-    directory: Option<Arc<OwnedFd>>,
+    directory: Option<(Arc<OwnedFd>, Place)>,
     /// By the path below the directory.
-    files: HashMap<String, Arc<Counted>>,
+    files: HashMap<String, (Arc<OwnedFd>, Place)>,
 }
 
-/// A file that counts.
+/// One of the places that there are for all.
 #[derive(Debug)]
-struct Counted(OwnedFd);
+struct Place(&'static AtomicUsize);
 
-impl Drop for Counted {
+impl Place {
+    /// Takes one; `number` are taken.
+    fn take(number: &'static AtomicUsize) -> Option<Self> {
+        // Not exact, and need not be: as many more as there are threads.
+        (number.load(Ordering::Relaxed) < OF_ALL).then(|| {
+            number.fetch_add(1, Ordering::Relaxed);
+            Self(number)
+        })
+    }
+}
+
+impl Drop for Place {
     fn drop(&mut self) {
-        NUMBER.fetch_sub(1, Ordering::Relaxed);
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Kept {
     /// The container's own directory, which `open` opens.
     pub fn directory(&self, open: impl FnOnce() -> Option<OwnedFd>) -> Option<Arc<OwnedFd>> {
-        if let Some(directory) = &self.state().directory {
+        if let Some((directory, _)) = &self.state().directory {
             return Some(directory.clone());
         }
         let directory = Arc::new(open()?);
-        self.state().directory = Some(directory.clone());
+        self.state().directory = Place::take(&NUMBER).map(|place| (directory.clone(), place));
         Some(directory)
     }
 
@@ -59,9 +70,9 @@ impl Kept {
         open: impl FnOnce() -> Option<OwnedFd>,
         read: impl Fn(&OwnedFd) -> io::Result<String>,
     ) -> Option<String> {
-        let found = self.state().files.get(path).cloned();
+        let found = self.state().files.get(path).map(|(file, _)| file.clone());
         if let Some(file) = found {
-            match read(&file.0) {
+            match read(&file) {
                 Ok(text) => return Some(text),
                 // That cgroup is gone.
                 Err(_) => drop(self.state().files.remove(path)),
@@ -80,14 +91,11 @@ impl Kept {
     }
 
     fn keep(&self, path: &str, file: OwnedFd) {
-        // Not exact, and need not be: as many more as there are threads.
-        if NUMBER.load(Ordering::Relaxed) >= OF_ALL {
-            return;
-        }
         let mut state = self.state();
-        if state.files.len() < OF_ONE {
-            NUMBER.fetch_add(1, Ordering::Relaxed);
-            state.files.insert(path.to_owned(), Arc::new(Counted(file)));
+        if state.files.len() < OF_ONE
+            && let Some(place) = Place::take(&NUMBER)
+        {
+            state.files.insert(path.to_owned(), (Arc::new(file), place));
         }
     }
 
@@ -152,5 +160,14 @@ mod tests {
         assert_eq!(kept.state().files.len(), OF_ONE);
         kept.clear();
         assert!(kept.state().files.is_empty());
+    }
+
+    #[test]
+    fn few_are_kept_of_all_together() {
+        static TAKEN: AtomicUsize = AtomicUsize::new(OF_ALL - 1);
+        let last = Place::take(&TAKEN);
+        assert!(last.is_some() && Place::take(&TAKEN).is_none());
+        drop(last);
+        assert!(Place::take(&TAKEN).is_some());
     }
 }
