@@ -113,7 +113,7 @@ impl Load {
             self.tasks = count();
             self.since_count = 0;
             let nothing = little && self.tasks == Tasks::default();
-            self.patience = if nothing { (2 * patience).min(COUNT_SELDOM) } else { 0 };
+            self.patience = if nothing { (4 * patience).min(COUNT_SELDOM) } else { 0 };
             (self.tasks.running + self.tasks.blocked) * ONE
         };
         let periods = ((interval + PERIOD / 2) / PERIOD).max(1);
@@ -232,8 +232,8 @@ mod tests {
             });
         }
         assert_eq!(looks, 240 / u64::from(LOOK_EVERY));
-        // At first, and then after 1, 2, 4 minutes and every five.
-        assert_eq!(counts, 6);
+        // At first, after a minute, four more, and every five.
+        assert_eq!(counts, 5);
         // As soon as it does something it is one like all others.
         let at = 240 * PERIOD;
         assert!(load.rests(at, 500_000).is_none());
