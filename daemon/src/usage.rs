@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::sync::OnceLock;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sysbox_ipc::proto;
 
 static STARTS: OnceLock<u32> = OnceLock::new();
@@ -27,6 +28,21 @@ pub fn resources() -> proto::Resources {
         starts: STARTS.get().copied().unwrap_or(0),
         threads: fs::read_dir("/proc/self/task").map_or(0, |entries| entries.count() as u32),
     }
+}
+
+/// Raises the soft limit of open files, usually 1024, to the hard one, and returns how many may be open: some
+/// descriptors are held for each container.
+pub fn raise_descriptor_limit() -> u64 {
+    let before = getrlimit(Resource::Nofile);
+    let Rlimit { maximum, .. } = before;
+    let now = match setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
+        Ok(()) => maximum,
+        Err(e) => {
+            tracing::warn!("raising the limit of open files: {e}");
+            before.current
+        }
+    };
+    now.unwrap_or(u64::MAX)
 }
 
 /// `VmRSS` of proc_pid_status(5).

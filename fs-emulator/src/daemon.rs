@@ -17,7 +17,7 @@ use crate::session;
 use crate::state::Store;
 use crate::view::cgroup::Hierarchy;
 use crate::view::host::Host;
-use crate::view::load;
+use crate::view::{kept, load};
 
 /// Samples of the load after which they are kept on disk: every minute.
 const SAVE_EVERY: u64 = 12;
@@ -34,6 +34,8 @@ pub fn run(run_dir: &Path) -> anyhow::Result<()> {
         .with_context(|| format!("resolving the run directory {}", run_dir.display()))?;
     let _instance = Instance::lock(&run_dir.join("sysfs.pid"), "sysbox-fs", "--run-dir")?;
     sysbox_daemon::usage::count_start(&run_dir.join("sysfs.starts"));
+    let files = sysbox_daemon::usage::raise_descriptor_limit();
+    kept::may_have_open(usize::try_from(files).unwrap_or(usize::MAX));
     // Before any thread starts: they inherit the mask, and only `wait` below takes signals.
     let signals = SigSet::from_iter([Signal::SIGTERM, Signal::SIGINT]);
     signals.thread_block().context("blocking signals")?;

@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use nix::sys::signal::{SigSet, Signal};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use sysbox_daemon::instance::Instance;
 use sysbox_ipc::{Listener, paths};
@@ -47,7 +46,7 @@ pub fn run(options: Options) -> anyhow::Result<()> {
     signals.add(Signal::SIGTERM);
     signals.add(Signal::SIGINT);
     signals.thread_block().context("blocking signals")?;
-    raise_descriptor_limit();
+    sysbox_daemon::usage::raise_descriptor_limit();
 
     let run_dir = paths::run_dir();
     make_dir(&run_dir, 0o711)?;
@@ -121,14 +120,6 @@ fn make_dir(dir: &Path, mode: u32) -> anyhow::Result<()> {
         .mode(mode)
         .create(dir)
         .with_context(|| format!("making directory {}", dir.display()))
-}
-
-/// Some descriptors are held for each container; the usual soft limit of 1024 would be soon reached.
-fn raise_descriptor_limit() {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(e) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::warn!("raising the limit of open files: {e}");
-    }
 }
 
 fn notify(state: &[NotifyState<'_>]) {

@@ -30,6 +30,7 @@ pub struct Hierarchy {
     /// not tell. Without it every reader counts as sitting in the container's own cgroup.
     path: Option<String>,
     kept: Arc<Kept>,
+    sampled: Arc<Kept>,
 }
 
 impl Hierarchy {
@@ -41,7 +42,8 @@ impl Hierarchy {
             path_in_hierarchy(&dir.canonicalize().ok()?, mountinfo)
         });
         let (controllers, dir) = (controllers.to_owned(), dir.to_owned());
-        Self { controllers, dir, path, kept: Arc::default() }
+        let (kept, sampled) = (Kept::for_readers(), Kept::for_samples());
+        Self { controllers, dir, path, kept: Arc::new(kept), sampled: Arc::new(sampled) }
     }
 
     /// Whether this is cgroup v2.
@@ -67,7 +69,22 @@ impl Hierarchy {
         base.map_or_else(Vec::new, |base| self.levels_at(base, Some(&self.kept), reader))
     }
 
-    /// Lets go of what was kept open.
+    /// CPU time that the container has used, microseconds; its file stays open. `None` if its directory
+    /// does not exist (any more), or this is a v1 hierarchy without the controller.
+    pub fn cpu_used(&self) -> Option<u64> {
+        let file = if self.is_v2() { "cpu.stat" } else { "cpuacct.usage" };
+        let open = || {
+            let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+            openat(CWD, self.dir.join(file), flags, Mode::empty()).ok()
+        };
+        let text = self.sampled.text(file, open, reread)?;
+        match self.is_v2() {
+            true => value_of(&text, "usage_usec"),
+            false => text.trim().parse::<u64>().ok().map(|nanoseconds| nanoseconds / 1000),
+        }
+    }
+
+    /// Lets go of what was kept open for readers.
     pub fn rest(&self) {
         self.kept.clear();
     }
@@ -240,18 +257,26 @@ mod tests {
         std::fs::create_dir_all(dir.path().join("in/deep")).unwrap();
         std::fs::write(dir.path().join("memory.max"), "max\n").unwrap();
         std::fs::write(dir.path().join("in/memory.max"), "4096\n").unwrap();
-        let hierarchy = Hierarchy {
-            controllers: String::new(),
-            dir: dir.path().to_owned(),
-            path: Some("/c".into()),
-            kept: Arc::default(),
-        };
+        let hierarchy = Hierarchy { path: Some("/c".into()), ..Hierarchy::new("", dir.path(), "") };
         let levels = hierarchy.levels("0::/c/in/deep\n");
         let limits: Vec<_> = levels.iter().map(|l| l.limit("memory.max")).collect();
         assert_eq!(limits, [None, Some(4096), None]);
         assert_eq!(levels[0].children().len(), 1);
         assert_eq!(levels[0].children()[0].name(), "in/");
         assert!(hierarchy.levels("0::/c/../..\n")[1].text("etc/passwd").is_none());
+    }
+
+    #[test]
+    fn used_cpu_time_is_told_in_microseconds() {
+        let dir = tempfile::tempdir().unwrap();
+        let (v2, v1) =
+            (Hierarchy::new("", dir.path(), ""), Hierarchy::new("cpuacct", dir.path(), ""));
+        assert_eq!((v2.cpu_used(), v1.cpu_used()), (None, None));
+        for used in [5, 7] {
+            std::fs::write(dir.path().join("cpu.stat"), format!("usage_usec {used}\n")).unwrap();
+            std::fs::write(dir.path().join("cpuacct.usage"), format!("{used}900\n")).unwrap();
+            assert_eq!((v2.cpu_used(), v1.cpu_used()), (Some(used), Some(used)));
+        }
     }
 
     #[test]

@@ -1,10 +1,11 @@
-//! Files of cgroups that are read again and again, kept open for a moment.
+//! Files of cgroups that are read again and again, kept open.
 //!
 //! To open a file of a cgroup and to close it takes the kernel three times as long as to read it, and
 //! some files need a dozen others. So what is read for a reader stays open until the next
-//! [`Kept::clear`], which a thread calls every few seconds: at rest nothing is open. An open file of a
-//! cgroup is read anew from its beginning, tells what is so at that moment, and keeps no cgroup
-//! from being removed; then it answers `ENODEV`, also if there is another of that name.
+//! [`Kept::clear`], which a thread calls every few seconds, and the one file that this thread itself reads of
+//! each container stays open for good. An open file of a cgroup is read anew from its beginning, tells
+//! what is so at that moment, and keeps no cgroup from being removed; then it answers `ENODEV`, also
+//! if there is another of that name.
 
 use std::collections::HashMap;
 use std::io;
@@ -14,15 +15,36 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Most that are kept of one hierarchy of a container: four levels with what all files need of them.
 const OF_ONE: usize = 32;
-/// Most that are kept of all containers together: less than half of what a process may have open.
+/// Most that are kept for readers of all containers together: less than half of what a process may have open.
 const OF_ALL: usize = 400;
 
-/// How many are kept now.
-static NUMBER: AtomicUsize = AtomicUsize::new(0);
+/// Places for descriptors, for all containers together.
+#[derive(Debug)]
+struct Places {
+    most: AtomicUsize,
+    taken: AtomicUsize,
+}
+
+impl Places {
+    const fn new(most: usize) -> Self {
+        Self { most: AtomicUsize::new(most), taken: AtomicUsize::new(0) }
+    }
+}
+
+static FOR_READERS: Places = Places::new(OF_ALL);
+static FOR_SAMPLES: Places = Places::new(0);
+
+/// Says how many files this process may have open: half of them may be kept for samples.
+pub fn may_have_open(files: usize) {
+    FOR_SAMPLES.most.store(files / 2, Ordering::Relaxed);
+}
 
 /// What is kept open of a hierarchy of a container.
-#[derive(Debug, Default)]
-pub struct Kept(Mutex<State>);
+#[derive(Debug)]
+pub struct Kept {
+    state: Mutex<State>,
+    places: &'static Places,
+}
 
 #[derive(Debug, Default)]
 struct State {
@@ -31,35 +53,45 @@ struct State {
     files: HashMap<String, (Arc<OwnedFd>, Place)>,
 }
 
-/// One of the places that there are for all.
+/// One of the places.
 #[derive(Debug)]
-struct Place(&'static AtomicUsize);
+struct Place(&'static Places);
 
 impl Place {
-    /// Takes one; `number` are taken.
-    fn take(number: &'static AtomicUsize) -> Option<Self> {
+    fn take(places: &'static Places) -> Option<Self> {
         // Not exact, and need not be: as many more as there are threads.
-        (number.load(Ordering::Relaxed) < OF_ALL).then(|| {
-            number.fetch_add(1, Ordering::Relaxed);
-            Self(number)
+        let free = places.taken.load(Ordering::Relaxed) < places.most.load(Ordering::Relaxed);
+        free.then(|| {
+            places.taken.fetch_add(1, Ordering::Relaxed);
+            Self(places)
         })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Kept {
+    /// For what readers need, to be cleared often.
+    pub fn for_readers() -> Self {
+        Self { state: Mutex::default(), places: &FOR_READERS }
+    }
+
+    /// For what is read at intervals.
+    pub fn for_samples() -> Self {
+        Self { state: Mutex::default(), places: &FOR_SAMPLES }
+    }
+
     /// The container's own directory, which `open` opens.
     pub fn directory(&self, open: impl FnOnce() -> Option<OwnedFd>) -> Option<Arc<OwnedFd>> {
         if let Some((directory, _)) = &self.state().directory {
             return Some(directory.clone());
         }
         let directory = Arc::new(open()?);
-        self.state().directory = Place::take(&NUMBER).map(|place| (directory.clone(), place));
+        self.state().directory = Place::take(self.places).map(|place| (directory.clone(), place));
         Some(directory)
     }
 
@@ -93,14 +125,14 @@ impl Kept {
     fn keep(&self, path: &str, file: OwnedFd) {
         let mut state = self.state();
         if state.files.len() < OF_ONE
-            && let Some(place) = Place::take(&NUMBER)
+            && let Some(place) = Place::take(self.places)
         {
             state.files.insert(path.to_owned(), (Arc::new(file), place));
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -116,7 +148,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("cpu.max");
         let opened = Cell::new(0);
-        let kept = Kept::default();
+        let kept = Kept::for_readers();
         let text = || {
             let open = || {
                 opened.set(opened.get() + 1);
@@ -137,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_any_more_is_opened_again() {
-        let (kept, tries) = (Kept::default(), Cell::new(0));
+        let (kept, tries) = (Kept::for_readers(), Cell::new(0));
         let open = || Some(std::fs::File::open("/dev/null").unwrap().into());
         // The second read, which is of the file that was kept, fails.
         let read = |_: &OwnedFd| {
@@ -152,7 +184,7 @@ mod tests {
 
     #[test]
     fn few_are_kept_of_one_container() {
-        let kept = Kept::default();
+        let kept = Kept::for_readers();
         for number in 0..2 * OF_ONE {
             let open = || Some(std::fs::File::open("/dev/null").unwrap().into());
             assert!(kept.text(&format!("{number}/cpu.max"), open, reread).is_some());
@@ -164,10 +196,10 @@ mod tests {
 
     #[test]
     fn few_are_kept_of_all_together() {
-        static TAKEN: AtomicUsize = AtomicUsize::new(OF_ALL - 1);
-        let last = Place::take(&TAKEN);
-        assert!(last.is_some() && Place::take(&TAKEN).is_none());
-        drop(last);
-        assert!(Place::take(&TAKEN).is_some());
+        static PLACES: Places = Places::new(1);
+        let only = Place::take(&PLACES);
+        assert!(only.is_some() && Place::take(&PLACES).is_none());
+        drop(only);
+        assert!(Place::take(&PLACES).is_some());
     }
 }

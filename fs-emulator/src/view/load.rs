@@ -3,15 +3,15 @@
 //! The kernel counts running and uninterruptible tasks every five seconds and lets old samples
 //! decay. Counting the threads of a container means to read a file for each, so it is done only
 //! when it can matter: a container that used no CPU time since the last sample is still as idle as
-//! it was; one whose tasks never had to wait (pressure stall information says so) had on average
-//! as many running tasks as it used CPUs. Only with tasks that wait, or without that information,
-//! the threads are counted. In most systems that do nothing something wakes up every few seconds all the
+//! it was; one whose tasks seldom had to wait (pressure stall information says so) had on average
+//! as many running tasks as it used CPUs, and those that waited. Only with tasks that wait more, or without
+//! that information, the threads are counted. In most systems that do nothing something wakes up every few seconds all the
 //! same; those are looked at, and counted, less often.
 
 use serde::{Deserialize, Serialize};
 
-use super::View;
-use super::host::{Host, SECOND};
+use super::cgroup::{Hierarchy, Level};
+use super::host::{Host, SECOND, boottime};
 use super::walk::{self, Tasks};
 use crate::container::Container;
 
@@ -30,6 +30,9 @@ const COUNT_SELDOM: u32 = 60;
 const LOOK_EVERY: u32 = 3;
 /// Next to idle is who used a smaller part of a CPU than this.
 const LITTLE: u64 = 100;
+/// Part of the time in which some task may wait before the threads are counted: in less, hardly ever two wait
+/// at once.
+const SELDOM: u64 = ONE / 10;
 /// Missed samples after which all averages are as good as zero (two hours).
 const FORGOTTEN: u64 = 1440;
 
@@ -45,6 +48,9 @@ pub struct Load {
     patience: u32,
     #[serde(default)]
     since_look: u32,
+    /// Part of the time in which some task waited, as the kernel's fixed-point number.
+    #[serde(default)]
+    waiting: u64,
 }
 
 /// Sums of a container's cgroup.
@@ -57,6 +63,9 @@ pub struct Sample {
     /// Time in which some task waited for CPU, I/O or memory, microseconds; none without pressure
     /// stall information.
     pub stalled: Option<u64>,
+    /// When that was asked for, as `at`.
+    #[serde(default)]
+    pub looked: u64,
 }
 
 impl Load {
@@ -81,7 +90,8 @@ impl Load {
         let last = self.last?;
         let used = used.saturating_sub(last.used) * 1000;
         let little = used < at.saturating_sub(last.at) / LITTLE;
-        let rests = used == 0 || (little && self.since_look + 1 < LOOK_EVERY);
+        let seldom = self.since_look + 1 < LOOK_EVERY && self.waiting < SELDOM;
+        let rests = used == 0 || (little && seldom);
         self.since_look = if rests { self.since_look + 1 } else { 0 };
         rests.then_some(last)
     }
@@ -97,18 +107,22 @@ impl Load {
         let stalled = sample.stalled.zip(last.stalled).map(|(a, b)| a.saturating_sub(b) * 1000);
         let was_idle = self.tasks == Tasks::default();
         self.since_count += u32::from(used > 0);
-        // A hundredth of the time is noise: tasks wait a little whenever they wake up.
-        let never_waited = match stalled {
-            Some(stalled) => stalled < interval / 100,
-            None => used < interval / 100,
-        };
+        let since_look = sample.looked.saturating_sub(last.looked);
+        match stalled.map(|stalled| (stalled * ONE).checked_div(since_look)) {
+            Some(Some(waiting)) => self.waiting = waiting,
+            // Not asked for this time.
+            Some(None) => {}
+            None => self.waiting = if used < interval / LITTLE { 0 } else { ONE },
+        }
+        let seldom_waited = self.waiting < SELDOM;
         let little = used < interval / LITTLE;
         let patience = if little { self.patience.max(COUNT_EVERY) } else { COUNT_EVERY };
         let active = if used == 0 && was_idle {
             0
-        } else if never_waited && self.tasks.blocked == 0 && self.since_count < patience {
+        } else if seldom_waited && self.tasks.blocked == 0 && self.since_count < patience {
             self.tasks = Tasks { running: (used + interval / 2) / interval, blocked: 0 };
-            used * ONE / interval
+            // A hundredth of the time is noise: tasks wait a little whenever they wake up.
+            used * ONE / interval + if self.waiting < ONE / 100 { 0 } else { self.waiting }
         } else {
             self.tasks = count();
             self.since_count = 0;
@@ -135,31 +149,33 @@ fn decayed(load: u64, decay: u64, active: u64) -> u64 {
 
 /// Takes a sample of a container.
 pub fn sample(host: &Host, container: &Container) {
-    let view = View::new(host, container, 0);
-    let unified = view.unified();
-    let tasks_v1 = || view.levels("pids").list.first().cloned();
-    let Some(own) = unified.first().cloned().or_else(tasks_v1) else {
+    let at = boottime();
+    let v1 = |controller| container.hierarchies.iter().find(|h| h.has(controller));
+    let unified = container.hierarchies.iter().find(|h| h.is_v2());
+    let Some(used) = unified.or_else(|| v1("cpuacct")).and_then(Hierarchy::cpu_used) else {
         return;
     };
-    let v2 = !unified.is_empty();
-    let used = if v2 {
-        own.keyed("cpu.stat", "usage_usec")
-    } else {
-        view.levels("cpuacct").list.first().and_then(|l| Some(l.number("cpuacct.usage")? / 1000))
-    };
+    let tree = unified.or_else(|| v1("pids"));
+    let own = || tree?.levels("").into_iter().next();
     // Counting takes time and readers must not wait for it, so this works on a copy; nobody else
     // writes.
     let lock = || container.load.lock().unwrap_or_else(|e| e.into_inner());
     let mut load = *lock();
-    let used = used.unwrap_or(0);
-    let stalled = match load.rests(view.now, used) {
-        Some(last) => last.stalled,
-        None => ["cpu", "io", "memory"].iter().try_fold(0, |sum, kind| {
-            Some(sum + stall_time(&own.text(&format!("{kind}.pressure"))?)?)
-        }),
+    let (stalled, looked) = match load.rests(at, used) {
+        Some(last) => (last.stalled, last.looked),
+        None => (own().and_then(|own| pressure(&own)), at),
     };
-    load.take(Sample { at: view.now, used, stalled }, || walk::count(host, &own, v2));
+    load.take(Sample { at, used, stalled, looked }, || {
+        own().map(|own| walk::count(host, &own, unified.is_some())).unwrap_or_default()
+    });
     *lock() = load;
+}
+
+/// The time in which some task of a cgroup waited, microseconds.
+fn pressure(own: &Level) -> Option<u64> {
+    ["cpu", "io", "memory"]
+        .iter()
+        .try_fold(0, |sum, kind| Some(sum + stall_time(&own.text(&format!("{kind}.pressure"))?)?))
 }
 
 /// The `total=` of the line "some" of a pressure file, microseconds.
@@ -173,7 +189,7 @@ mod tests {
     use super::*;
 
     fn sample(at: u64, used: u64, stalled: u64) -> Sample {
-        Sample { at: at * PERIOD, used, stalled: Some(stalled) }
+        Sample { at: at * PERIOD, used, stalled: Some(stalled), looked: at * PERIOD }
     }
 
     fn no_count() -> Tasks {
@@ -226,7 +242,7 @@ mod tests {
         for i in 0..240 {
             let (at, used) = (i * PERIOD, i * 1000);
             looks += u64::from(load.rests(at, used).is_none());
-            load.take(Sample { at, used, stalled: Some(0) }, || {
+            load.take(Sample { at, used, stalled: Some(0), looked: at }, || {
                 counts += 1;
                 Tasks::default()
             });
@@ -239,12 +255,32 @@ mod tests {
         assert!(load.rests(at, 500_000).is_none());
         load.since_count = COUNT_EVERY;
         let mut counted = false;
-        load.take(Sample { at, used: 500_000, stalled: Some(0) }, || {
+        load.take(Sample { at, used: 500_000, stalled: Some(0), looked: at }, || {
             counted = true;
             Tasks { running: 0, blocked: 1 }
         });
         assert!(counted);
         assert_eq!(load.tasks().blocked, 1);
+    }
+
+    #[test]
+    fn who_waits_seldom_counts_for_that_part() {
+        let mut load = Load::default();
+        load.take(sample(0, 0, 0), Tasks::default);
+        // Half of the time on a CPU, a twentieth waiting for one.
+        for i in 1..=1000 {
+            load.since_count = 0;
+            load.take(sample(i, i * 2_500_000, i * 250_000), no_count);
+        }
+        assert_eq!(load.averages(), [55, 55, 55]);
+        // Asked for after three samples: the same part of the time.
+        let last = load.last.unwrap();
+        for i in 1001..=1002 {
+            let stays = Sample { at: i * PERIOD, used: i * 2_500_000, ..last };
+            load.take(stays, no_count);
+        }
+        load.take(sample(1003, 1003 * 2_500_000, 1003 * 250_000), no_count);
+        assert_eq!(load.averages(), [55, 55, 55]);
     }
 
     #[test]
