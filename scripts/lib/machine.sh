@@ -13,11 +13,13 @@
 # Machines that boot otherwise than Debian does by itself: what their kernel is told. Each has a step of
 # its name in tests/machine/variants.sh.
 declare -A MACHINE_VARIANTS=(
-    # systemd's layout with controllers in cgroup v1; version 258 has it no more.
+    # systemd's layout with controllers in cgroup v1.
     [hybrid]='systemd.unified_cgroup_hierarchy=0'
     # Permissive: Debian's policy was not made for its Docker. What would be refused is in the kernel's log.
     [selinux]='security=selinux selinux=1 enforcing=0'
 )
+# Where they can be: SELinux's policy knows containers from Debian 13 on, whose systemd refuses cgroup v1.
+declare -A MACHINE_VARIANT_SUITES=([hybrid]=bookworm [selinux]='trixie testing')
 # The one that the machine is now, if any.
 MACHINE_VARIANT=
 
@@ -30,6 +32,11 @@ need_machine_tools() {
 
 machine_suite_known() {
     [ -n "${MACHINE_EXTRA[$1]:-}" ] || die "there is no machine '$1'" "known are: ${!MACHINE_EXTRA[*]}"
+}
+
+machine_variant_known() {
+    [[ " ${MACHINE_VARIANT_SUITES[$1]} " == *" $2 "* ]] ||
+        die "there is no variant '$1' of the machine '$2'" "known are: ${MACHINE_VARIANT_SUITES[$1]}"
 }
 
 # KVM where the processor supports it. A /dev/kvm alone says little: some clouds offer one that cannot

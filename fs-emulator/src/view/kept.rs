@@ -5,7 +5,8 @@
 //! [`Kept::clear`], which a thread calls every few seconds, and the one file that this thread itself reads of
 //! each container stays open for good. An open file of a cgroup is read anew from its beginning, tells
 //! what is so at that moment, and keeps no cgroup from being removed; then it answers `ENODEV`, also
-//! if there is another of that name.
+//! if there is another of that name. A long text takes several reads, which must not mix with another
+//! reader's: whoever begins anew has the kernel make a new text. So one reads a file at a time.
 
 use std::collections::HashMap;
 use std::io;
@@ -50,7 +51,7 @@ pub struct Kept {
 struct State {
     directory: Option<(Arc<OwnedFd>, Place)>,
     /// By the path below the directory.
-    files: HashMap<String, (Arc<OwnedFd>, Place)>,
+    files: HashMap<String, (Arc<Mutex<OwnedFd>>, Place)>,
 }
 
 /// One of the places.
@@ -104,7 +105,8 @@ impl Kept {
     ) -> Option<String> {
         let found = self.state().files.get(path).map(|(file, _)| file.clone());
         if let Some(file) = found {
-            match read(&file) {
+            let result = read(&file.lock().unwrap_or_else(PoisonError::into_inner));
+            match result {
                 Ok(text) => return Some(text),
                 // That cgroup is gone.
                 Err(_) => drop(self.state().files.remove(path)),
@@ -127,7 +129,7 @@ impl Kept {
         if state.files.len() < OF_ONE
             && let Some(place) = Place::take(self.places)
         {
-            state.files.insert(path.to_owned(), (Arc::new(file), place));
+            state.files.insert(path.to_owned(), (Arc::new(Mutex::new(file)), place));
         }
     }
 
@@ -180,6 +182,25 @@ mod tests {
             assert_eq!(kept.text("a", open, read).as_deref(), Some("new"));
         }
         assert_eq!(tries.get(), 3);
+    }
+
+    #[test]
+    fn one_reads_a_file_at_a_time() {
+        let kept = Kept::for_readers();
+        let open = || Some(std::fs::File::open("/dev/null").unwrap().into());
+        let reading = AtomicUsize::new(0);
+        let read = |_: &OwnedFd| {
+            assert_eq!(reading.fetch_add(1, Ordering::SeqCst), 0, "two at once");
+            std::thread::sleep(std::time::Duration::from_millis(1));
+            reading.fetch_sub(1, Ordering::SeqCst);
+            Ok(String::new())
+        };
+        kept.text("memory.stat", open, read);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| (0..10).for_each(|_| drop(kept.text("memory.stat", open, read))));
+            }
+        });
     }
 
     #[test]

@@ -4,9 +4,9 @@
 //! decay. Counting the threads of a container means to read a file for each, so it is done only
 //! when it can matter: a container that used no CPU time since the last sample is still as idle as
 //! it was; one whose tasks seldom had to wait (pressure stall information says so) had on average
-//! as many running tasks as it used CPUs, and those that waited. Only with tasks that wait more, or without
-//! that information, the threads are counted. In most systems that do nothing something wakes up every few seconds all the
-//! same; those are looked at, and counted, less often.
+//! as many running tasks as it used CPUs, and those that waited. Only with tasks that wait more, or
+//! without that information, the threads are counted. In most systems that do nothing something
+//! wakes up every few seconds all the same; those are looked at, and counted, less often.
 
 use serde::{Deserialize, Serialize};
 
@@ -108,7 +108,8 @@ impl Load {
         let was_idle = self.tasks == Tasks::default();
         self.since_count += u32::from(used > 0);
         let since_look = sample.looked.saturating_sub(last.looked);
-        match stalled.map(|stalled| (stalled * ONE).checked_div(since_look)) {
+        // A task may have hung for months.
+        match stalled.map(|stalled| stalled.saturating_mul(ONE).checked_div(since_look)) {
             Some(Some(waiting)) => self.waiting = waiting,
             // Not asked for this time.
             Some(None) => {}
@@ -281,6 +282,19 @@ mod tests {
         }
         load.take(sample(1003, 1003 * 2_500_000, 1003 * 250_000), no_count);
         assert_eq!(load.averages(), [55, 55, 55]);
+    }
+
+    #[test]
+    fn months_of_waiting_are_no_more_than_some_tasks() {
+        let mut load = Load::default();
+        load.take(sample(0, 0, 0), Tasks::default);
+        // Half a year, in which CPU, I/O and memory were waited for all the time.
+        let periods = 182 * 24 * 720;
+        load.take(sample(periods, 1000, 3 * periods * 5_000_000), || Tasks {
+            running: 1,
+            blocked: 1,
+        });
+        assert_eq!(load.averages(), [200, 200, 200]);
     }
 
     #[test]

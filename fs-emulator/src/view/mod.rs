@@ -77,14 +77,7 @@ impl<'a> View<'a> {
     }
 
     fn levels_in(&self, hierarchy: usize) -> Rc<[Level]> {
-        let find = || {
-            let hierarchy = &self.container.hierarchies[hierarchy];
-            match self.reader {
-                // Nobody waits for what is looked at at intervals.
-                0 => hierarchy.levels(self.cgroups()).into(),
-                _ => hierarchy.levels_again(self.cgroups()).into(),
-            }
-        };
+        let find = || self.container.hierarchies[hierarchy].levels_again(self.cgroups()).into();
         self.found[hierarchy].get_or_init(find).clone()
     }
 
