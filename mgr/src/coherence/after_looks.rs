@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
-use rustix::fs::{Mode, OFlags, fstat, openat};
+use rustix::fs::fstat;
 
 use super::{View, next_events};
 use crate::sync::lock;
@@ -75,9 +75,7 @@ impl AfterLooks {
     }
 
     fn mark(&self, what: MarkFlags, view: &View) -> io::Result<()> {
-        // fanotify_mark(2) takes no O_PATH descriptor.
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let root = openat(view.engine(), ".", flags, Mode::empty())?;
+        let root = view.root()?;
         let mask = MaskFlags::FAN_OPEN | MaskFlags::FAN_CLOSE_WRITE | MaskFlags::FAN_ONDIR;
         let what = what | MarkFlags::FAN_MARK_FILESYSTEM;
         Ok(self.group.mark(what, mask, root, None::<&str>)?)

@@ -1,4 +1,5 @@
-//! Docker: forget before each look, by permission events on the layer's `lower` file.
+//! Forget before each look, by permission events on what the engine opens to begin with: Docker's overlay2
+//! driver the layer's `lower` file, others the root directory of the merged mount.
 //!
 //! The open(2) of the engine waits for our answer, so an answer always comes, and soon: each refresh
 //! runs in its own thread, and after [`PATIENCE`] the open is allowed whether or not it is done. If
@@ -23,7 +24,7 @@ use crate::sync::lock;
 /// Longest time that an engine's open is held up.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Device and inode of a `lower` file.
+/// Device and inode of what is opened.
 type FileId = (u64, u64);
 type Views = Mutex<HashMap<FileId, Arc<View>>>;
 
@@ -50,26 +51,28 @@ impl BeforeLooks {
         Ok(Self { group, views })
     }
 
-    /// From now on an open of `lower` refreshes `view` first.
-    pub fn add(&self, lower: &File, view: &Arc<View>) -> io::Result<()> {
-        let id = file_id(lower.as_fd())?;
+    /// From now on an open of this file or directory refreshes `view` first.
+    pub fn add(&self, opened: &File, view: &Arc<View>) -> io::Result<()> {
+        let id = file_id(opened.as_fd())?;
         lock(&self.views).insert(id, Arc::clone(view));
-        self.mark(MarkFlags::FAN_MARK_ADD, lower).inspect_err(|_| {
+        self.mark(MarkFlags::FAN_MARK_ADD, opened).inspect_err(|_| {
             lock(&self.views).remove(&id);
         })
     }
 
     /// Ends that.
-    pub fn remove(&self, lower: &File) {
+    pub fn remove(&self, opened: &File) {
         // Fails if the file was deleted, and the mark with it.
-        let _ = self.mark(MarkFlags::FAN_MARK_REMOVE, lower);
-        if let Ok(id) = file_id(lower.as_fd()) {
+        let _ = self.mark(MarkFlags::FAN_MARK_REMOVE, opened);
+        if let Ok(id) = file_id(opened.as_fd()) {
             lock(&self.views).remove(&id);
         }
     }
 
-    fn mark(&self, what: MarkFlags, lower: &File) -> io::Result<()> {
-        Ok(self.group.mark(what, MaskFlags::FAN_OPEN_PERM, lower, None::<&str>)?)
+    fn mark(&self, what: MarkFlags, opened: &File) -> io::Result<()> {
+        let mut mask = MaskFlags::FAN_OPEN_PERM;
+        mask.set(MaskFlags::FAN_ONDIR, opened.metadata()?.is_dir());
+        Ok(self.group.mark(what, mask, opened, None::<&str>)?)
     }
 }
 

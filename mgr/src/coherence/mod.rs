@@ -13,11 +13,14 @@
 //! What *is* in use is settled before, so that both sides agree on it ([`in_use`]).
 //!
 //! When to forget is told by fanotify:
-//! - Docker's overlay2 driver opens `<layer>/lower` at the beginning and at the end of everything
-//!   that it does with the merged mount ([`before_looks`]): both sides forget before the open returns,
-//!   so each look is fresh, and so is the container's next look after a copy into it;
-//! - for other engines, an open anywhere on the merged mount is noticed after it happened
-//!   ([`after_looks`]), so the next look is fresh.
+//! - Docker's overlay2 driver (and Podman) opens `<layer>/lower` at the beginning and at the end of
+//!   everything that it does with the merged mount ([`before_looks`]): both sides forget before the open
+//!   returns, so each look is fresh, and so is the container's next look after a copy into it;
+//! - a Docker that keeps images in containerd has no such file. It begins with an open of the merged
+//!   mount's root directory (to place the volumes of its copy of the mount, or to walk through all of
+//!   it), which is waited for in the same way. There is no sign of the end: an open anywhere on the merged
+//!   mount is noticed after it happened, too ([`after_looks`]), and once there have been none for a while
+//!   both sides forget again. So it is with all other engines.
 
 mod after_looks;
 mod before_looks;
@@ -57,7 +60,8 @@ pub struct Coherence {
 #[derive(Debug)]
 struct Watched {
     view: Arc<View>,
-    /// Docker's `lower` file, where the engine is Docker's overlay2 driver.
+    /// Docker's `lower` file, where the engine is Docker's overlay2 driver. `None`: the root directory of
+    /// the merged mount, which is not kept open.
     lower: Option<File>,
 }
 
@@ -83,20 +87,22 @@ impl Coherence {
     ///
     /// `rootfs`: path of the engine's mount, which the view holds by descriptor.
     pub fn watch(&self, key: u32, view: Arc<View>, rootfs: &Path) {
-        let lower = self.before.as_ref().zip(docker_lower(&view, rootfs));
-        let watched = match lower {
-            Some((before, file)) => before.add(&file, &view).map(|()| Some(file)),
-            None => self.after.as_ref().map_or(Ok(()), |after| after.add(&view)).map(|()| None),
+        let lower = self.before.as_ref().and_then(|_| docker_lower(&view, rootfs));
+        let after = self.after.as_ref().filter(|_| lower.is_none());
+        let ended = after.map_or(Ok(()), |after| after.add(&view));
+        // Last, because the others open the root themselves.
+        let begun = match (&self.before, &lower) {
+            (Some(before), Some(lower)) => before.add(lower, &view),
+            (Some(before), None) => view.root().and_then(|root| before.add(&root, &view)),
+            (None, _) => Ok(()),
         };
-        match watched {
-            Ok(lower) => {
-                lock(&self.watched).insert(key, Watched { view, lower });
-            }
-            Err(e) => tracing::warn!(
+        for e in [ended, begun].into_iter().filter_map(Result::err) {
+            tracing::warn!(
                 rootfs = %rootfs.display(),
                 "cannot be watched for looks of the engine: {e}"
-            ),
+            );
         }
+        lock(&self.watched).insert(key, Watched { view, lower });
     }
 
     /// Ends the watch. The views are brought up to date once more.
@@ -104,10 +110,14 @@ impl Coherence {
         let Some(Watched { view, lower }) = lock(&self.watched).remove(&key) else {
             return;
         };
-        match (lower, &self.before, &self.after) {
-            (Some(lower), Some(before), _) => before.remove(&lower),
-            (None, _, Some(after)) => after.remove(&view),
-            _ => {}
+        let is_docker = lower.is_some();
+        if let Some(before) = &self.before
+            && let Some(asked) = lower.or_else(|| view.root().ok())
+        {
+            before.remove(&asked);
+        }
+        if let Some(after) = self.after.as_ref().filter(|_| !is_docker) {
+            after.remove(&view);
         }
         view.refresh();
     }

@@ -8,6 +8,12 @@
 //! into the store that says what the archive will lack; and when a container starts from an image with
 //! such a file, it is done again and the file removed.
 //!
+//! An engine that reads the store through an overlay over it (containerd compares two of those for
+//! `docker commit`) would moreover stumble over whiteouts: the overlay takes them for its own, lists their
+//! names all the same where it sees no reason to look for any, and then has no such file. So a directory that
+//! has some is marked as one that may (`trusted.overlay.origin`, whose empty value says nothing else);
+//! inner overlays, in a user namespace, have marks of another name.
+//!
 //! The file comes from an image, so it is hostile: paths are resolved below the store, without links,
 //! and nothing is made but what a container can make itself.
 
@@ -20,7 +26,8 @@ use std::path::{Path, PathBuf};
 use prost::Message;
 use rustix::fs::{
     AtFlags, Dir, FallocateFlags, FileType, Mode, OFlags, ResolveFlags, SeekFrom, Stat, XattrFlags,
-    fallocate, fstat, makedev, mknodat, openat, openat2, renameat, seek, setxattr, unlinkat,
+    fallocate, fsetxattr, fstat, makedev, mknodat, openat, openat2, renameat, seek, setxattr,
+    unlinkat,
 };
 use rustix::io::Errno;
 
@@ -30,6 +37,8 @@ use super::copy::{self, meta};
 const FILE: &str = ".sysbox-store-notes";
 /// First bytes of the file: what it is, and its format.
 const MAGIC: &[u8; 16] = b"sysbox-notes 1\n\0";
+/// Marks a directory that may have whiteouts: fs/overlayfs/inode.c, `ovl_path_check_origin_xattr()`.
+const MAY_HAVE_WHITEOUTS: &CStr = c"trusted.overlay.origin";
 /// Most bytes of one note: an attribute has at most 64 KiB, and all of a file's fit a block or two.
 const LONGEST: u32 = 1 << 20;
 /// Deepest nesting that is looked at, as in a copy.
@@ -109,6 +118,8 @@ struct Level {
     directory: OwnedFd,
     path: PathBuf,
     names: Vec<CString>,
+    /// Whether it says that it may have whiteouts.
+    marked: bool,
 }
 
 impl Level {
@@ -120,7 +131,15 @@ impl Level {
                 names.push(name);
             }
         }
-        Ok(Self { directory, path, names })
+        Ok(Self { directory, path, names, marked: false })
+    }
+
+    fn mark(&mut self) {
+        if !std::mem::replace(&mut self.marked, true)
+            && let Err(e) = fsetxattr(&self.directory, MAY_HAVE_WHITEOUTS, b"", XattrFlags::empty())
+        {
+            tracing::debug!("the engine may not be able to commit a store with whiteouts: {e}");
+        }
     }
 }
 
@@ -145,6 +164,9 @@ fn walk(store: BorrowedFd<'_>, noted: &mut dyn FnMut(&Note) -> io::Result<()>) -
         let kind = FileType::from_raw_mode(stat.st_mode);
         let mut note = Note { path: path.as_os_str().as_bytes().to_vec(), ..Note::default() };
         note.whiteout = kind == FileType::CharacterDevice && stat.st_rdev == makedev(0, 0);
+        if note.whiteout {
+            level.mark();
+        }
         if matches!(kind, FileType::Directory | FileType::RegularFile) {
             meta::attributes_of(entry.as_fd(), is_noted, |name, value| {
                 let (name, value) = (name.to_bytes().to_vec(), value.to_vec());

@@ -124,3 +124,30 @@ fn hostile_notes_stay_in_the_store() {
     rustix::fs::mknodat(CWD, store.join(FILE), FileType::Fifo, 0o600.into(), 0).unwrap();
     apply(open(&store).as_fd()).unwrap();
 }
+
+/// An engine that reads the store through an overlay, as containerd does for a commit.
+#[test]
+fn an_overlay_over_the_store_lists_no_whiteouts() {
+    use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_change};
+    use sysbox_kernel::ns::{UnshareFlags, unshare};
+
+    let (_dir, store, place) = dirs();
+    fs::create_dir_all(store.join("overlay2/x/diff/d")).unwrap();
+    fs::write(store.join("overlay2/x/diff/d/new"), "text").unwrap();
+    let gone = store.join("overlay2/x/diff/d/gone");
+    mknodat(CWD, &gone, FileType::CharacterDevice, Mode::empty(), 0).unwrap();
+    write(open(&store).as_fd()).unwrap();
+
+    // A mount namespace for this thread, which ends with it.
+    unshare(UnshareFlags::NEWNS).unwrap();
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
+    let options = format!("lowerdir={}:{}", store.display(), place.display());
+    let options = CString::new(options).unwrap();
+    mount("overlay", &place, "overlay", MountFlags::empty(), &*options).unwrap();
+    let listed: Vec<_> = fs::read_dir(place.join("overlay2/x/diff/d"))
+        .unwrap()
+        .map(|e| e.unwrap().file_name())
+        .collect();
+    assert_eq!(listed, ["new"]);
+    assert!(gone.symlink_metadata().is_ok(), "the store itself has it");
+}

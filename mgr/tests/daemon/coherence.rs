@@ -123,6 +123,37 @@ fn with_docker_each_look_is_fresh_in_both_directions() {
     }
 }
 
+/// A Docker that keeps images in containerd begins with an open of the merged root, and has no sign of the end.
+#[test]
+fn each_look_that_begins_at_the_root_is_fresh_in_both_directions() {
+    need_root!();
+    own_mounts();
+    let mut host = Host::without_daemon();
+    let layer = Layer::new(&host, "rootfs");
+    host.fs = crate::fake_fs::start(&host.run_dir());
+    host.start();
+    let _init = layer.run(&host);
+    let (engine, container) = (layer.dir.join("rootfs"), layer.dir.join("container"));
+
+    for round in 0..20 {
+        let (made, brought) = (format!("etc/made{round}"), format!("etc/brought{round}"));
+        assert!(!engine.join(&made).exists() && !container.join(&brought).exists());
+        names(&engine.join("etc"));
+        names(&container.join("etc"));
+
+        fs::write(container.join(&made), "by the container").unwrap();
+        fs::write(container.join("etc/file"), format!("changed {round}")).unwrap();
+        let root = fs::File::open(&engine).unwrap();
+        assert_eq!(fs::read_to_string(engine.join(&made)).unwrap(), "by the container");
+        let changed = fs::read_to_string(engine.join("etc/file")).unwrap();
+        assert_eq!(changed, format!("changed {round}"));
+        assert!(names(&engine.join("etc")).contains(&format!("made{round}")));
+        fs::write(engine.join(&brought), "by docker cp").unwrap();
+        drop(root);
+        assert_eq!(fs::read_to_string(container.join(&brought)).unwrap(), "by docker cp");
+    }
+}
+
 #[test]
 fn with_other_engines_the_next_look_is_fresh() {
     need_root!();
@@ -138,7 +169,7 @@ fn with_other_engines_the_next_look_is_fresh() {
     fs::write(container.join("etc/made"), "by the container").unwrap();
     // An unrelated look is enough; here each of the waits is one.
     host.wait("the engine to see it", || {
-        names(&engine);
+        names(&engine.join("etc"));
         engine.join("etc/made").exists()
     });
 }
