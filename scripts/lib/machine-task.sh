@@ -80,6 +80,17 @@ e2e_task() {
     all_tests | grep -F -f <(printf '%s\n' "$@") >"$task/list" || die "no test has a name with this in it: $*"
 }
 
+# The same for a Docker that keeps images in containerd: it has none yet, those come with the task.
+CONTAINERD_TESTS=(rootfs:: storage:: ids:: exec:: inner_docker::trixie_runs)
+containerd_task() {
+    local task=$1 name
+    shift
+    [ $# -gt 0 ] || set -- "${CONTAINERD_TESTS[@]}"
+    e2e_task "$task" "$@"
+    mkdir -p "$task/images"
+    for name in busybox bookworm trixie; do cp "$(image_archive "$name")" "$task/images" || return 1; done
+}
+
 # The quick start's part of this tree, the programs, and the image archives that it would make.
 quickstart_task() {
     local task=$1 name

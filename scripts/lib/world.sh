@@ -90,9 +90,24 @@ copy_with_podmans() {
 # Whether the engine has this option: it refuses to start with one that it does not know.
 engine_knows() { [[ $(dockerd --help) == *"--$1 "* ]]; }
 
+# Where the engine keeps images and layers: with `SYSBOX_WORLD_STORE=containerd` in containerd, as a new
+# Docker 29 does by itself and one from 23 on when it is told.
+engine_store() {
+    case ${SYSBOX_WORLD_STORE:-docker} in
+        docker) say '  "storage-driver": "overlay2",' ;;
+        containerd)
+            [ "$(dockerd --version | grep -oE '[0-9]+' | head -n 1)" -ge 23 ] ||
+                die "this machine's Docker cannot keep images in containerd" 'one from 23 on can'
+            say '  "features": { "containerd-snapshotter": true },'
+            ;;
+        *) die "there is no image store '$SYSBOX_WORLD_STORE'" 'known are: docker, containerd' ;;
+    esac
+}
+
 # The engine's configuration, complete: nothing of it comes from the machine's own engine.
 write_engine_config() {
-    local dir=$1
+    local dir=$1 store
+    store=$(engine_store) || exit 1
     cat >"$dir/containerd.toml" <<TOML
 version = 2
 root = "$dir/engine/containerd"
@@ -109,7 +124,7 @@ TOML
   "pidfile": "$dir/run/dockerd.pid",
   "hosts": ["unix://$dir/docker.sock"],
   "containerd": "$dir/run/containerd.sock",
-  "storage-driver": "overlay2",
+$store
   "exec-opts": ["native.cgroupdriver=cgroupfs"],
   "cgroup-parent": "/$(world_name "$dir")/containers",
 $(engine_knows oom-score-adjust && say '  "oom-score-adjust": 0,')

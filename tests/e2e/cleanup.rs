@@ -1,5 +1,6 @@
 //! Nothing stays behind: not of many containers, not of failed starts, not of a killed engine.
 
+use std::path::Path;
 use std::time::Duration;
 
 use sysbox_tests::{BUSYBOX, Cmd, Container, Snapshot, World, alone, daemons};
@@ -97,6 +98,15 @@ fn remove_forgotten(world: &World) {
             Cmd::new(runtime.to_str().unwrap(), ["--root", root.to_str().unwrap()])
                 .args(["delete", "--force", &id])
                 .ok();
+        }
+    }
+    // Nor of its mount, which a Docker that keeps images in containerd makes itself.
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("mountinfo");
+    let places = world.dir.join("engine/docker/rootfs/overlayfs");
+    for mount in mounts.lines().filter_map(|line| line.split(' ').nth(4)) {
+        let id = Path::new(mount).strip_prefix(&places).ok().and_then(Path::to_str);
+        if id.is_some_and(|id| !listed.lines().any(|line| line == id)) {
+            Cmd::new("umount", [mount]).ok();
         }
     }
 }

@@ -212,7 +212,7 @@ fn a_paused_reader_holds_nobody_up() {
         (while :; do cat /proc/meminfo /proc/stat >/dev/null || exit; echo >>/rounds; done) & done; wait";
     let paused = Container::new(BUSYBOX).start(["sh", "-c", readers]);
     let rounds = || {
-        let file = paused.inspect(".GraphDriver.Data.UpperDir") + "/rounds";
+        let file = paused.upper_dir().join("rounds");
         fs::metadata(file).map_or(0, |metadata| metadata.len())
     };
     let wait_for_rounds = || {

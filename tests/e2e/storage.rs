@@ -60,7 +60,7 @@ fn a_store_is_kept_over_restarts_and_removed_with_its_container() {
         .ok();
     let image = Image::of(&template, "configured");
     let container = Container::new(&image.0).start(["sleep", "1000"]);
-    let store = upper(&container).join("data/engine");
+    let store = container.upper_dir().join("data/engine");
     assert_ne!(container.sh("stat -f -c %T /data/engine").ok(), "overlayfs");
     container.sh("echo kept >/data/engine/file && chown 5:6 /data/engine/file").ok();
     for stop in ["restart", "kill"] {
@@ -89,7 +89,7 @@ fn the_users_volume_is_the_store_where_there_is_one() {
     container.sh("touch /var/lib/docker/in-volume").ok();
     let volume = PathBuf::from(container.inspect("(index .Mounts 0).Source"));
     assert!(volume.join("in-volume").exists());
-    assert!(!upper(&container).join("var/lib/docker/in-volume").exists());
+    assert!(!container.upper_dir().join("var/lib/docker/in-volume").exists());
     assert_eq!(container.sh("grep -c ' /var/lib/docker ' /proc/mounts").ok(), "1");
 }
 
@@ -145,10 +145,6 @@ impl Drop for DefaultRuntime {
         self.load("runc");
         fs::write(&self.config, &self.before).unwrap();
     }
-}
-
-fn upper(container: &Running) -> PathBuf {
-    container.inspect(".GraphDriver.Data.UpperDir").into()
 }
 
 #[test]

@@ -41,13 +41,29 @@ impl Running {
     /// Where the engine keeps what the container has changed.
     #[track_caller]
     pub fn upper_dir(&self) -> PathBuf {
-        by_engine!(ctr::upper_dir(&self.name), self.inspect(".GraphDriver.Data.UpperDir").into())
+        self.overlay_option("UpperDir").into()
     }
 
     /// The layers below that, the topmost first, with colons between them.
     #[track_caller]
     pub fn lower_dirs(&self) -> String {
-        by_engine!(ctr::lower_dirs(&self.name), self.inspect(".GraphDriver.Data.LowerDir"))
+        self.overlay_option("LowerDir")
+    }
+
+    /// An option of the engine's overlay, by the name that Docker has for it.
+    #[track_caller]
+    fn overlay_option(&self, name: &str) -> String {
+        let option = name.to_lowercase();
+        let by_docker = || {
+            let value = self.inspect(&format!(".GraphDriver.Data.{name}"));
+            // Docker knows nothing of the layers when it has them in containerd.
+            if value.starts_with('/') {
+                value
+            } else {
+                ctr::overlay_option("moby", &self.id(), &option)
+            }
+        };
+        by_engine!(ctr::overlay_option(ctr::NAMESPACE, &self.name, &option), by_docker())
     }
 
     /// Where the engine keeps the files of the only volume.

@@ -15,6 +15,9 @@ use crate::{Cmd, Container, Output, World, wait_until};
 /// How long the shim may take to tell that a process has ended.
 const SOON: Duration = Duration::from_secs(30);
 
+/// The namespace of what ctr runs (`CONTAINERD_NAMESPACE`); Docker has one of its own.
+pub(crate) const NAMESPACE: &str = "tests";
+
 fn ctr<S: AsRef<str>>(args: impl IntoIterator<Item = S>) -> Cmd {
     Cmd::new("ctr", args)
 }
@@ -258,20 +261,13 @@ pub(crate) fn start(name: &str) {
     ctr(["tasks", "start", "--detach", "--log-uri", &log, name]).with_terminal().ok();
 }
 
-/// The upper directory of its snapshot.
+/// An option (`upperdir`, `lowerdir`) of the overlay that a snapshot is.
 #[track_caller]
-pub(crate) fn upper_dir(name: &str) -> PathBuf {
-    let mounts = ctr(["snapshots", "mounts", "/nowhere", name]).ok();
-    let upper = mounts.split(',').find_map(|option| option.strip_prefix("upperdir="));
-    upper.unwrap_or_else(|| panic!("no upper directory: {mounts}")).into()
-}
-
-/// The layers below, the topmost first.
-#[track_caller]
-pub(crate) fn lower_dirs(name: &str) -> String {
-    let mounts = ctr(["snapshots", "mounts", "/nowhere", name]).ok();
-    let lower = mounts.split([',', ' ']).find_map(|option| option.trim().strip_prefix("lowerdir="));
-    lower.unwrap_or_else(|| panic!("no lower directories: {mounts}")).to_owned()
+pub(crate) fn overlay_option(namespace: &str, snapshot: &str, name: &str) -> String {
+    let mounts = ctr(["--namespace", namespace, "snapshots", "mounts", "/nowhere", snapshot]).ok();
+    let mut options = mounts.split([',', ' ']).filter_map(|option| option.trim().split_once('='));
+    let found = options.find(|(key, _)| *key == name);
+    found.unwrap_or_else(|| panic!("no {name}: {mounts}")).1.to_owned()
 }
 
 pub(crate) fn volume_dir(name: &str) -> PathBuf {
