@@ -42,6 +42,34 @@ fn runs_containers_on_overlay2(image: &str) {
     assert!(system.sh(&script).ok().contains("web"));
 }
 
+/// As a new Docker 29 has them by itself: containerd's layers, in another store.
+#[test]
+fn images_may_be_kept_in_containerd() {
+    let _world = shared();
+    let system = Container::booted::<&str>(TRIXIE, []);
+    let configured =
+        "echo '{ \"features\": { \"containerd-snapshotter\": true } }' >/etc/docker/daemon.json";
+    system.sh(&format!("{configured} && systemctl restart docker")).ok();
+    let driver = "docker info --format '{{.Driver}} {{.DriverStatus}}' 2>/dev/null";
+    assert_eq!(system.sh(driver).ok(), "overlayfs [[driver-type io.containerd.snapshotter.v1]]");
+    system.sh("docker load --input /opt/busybox.tar").ok();
+    // A layer that removes a file and replaces a directory of the one below.
+    let dockerfile = format!(
+        "FROM {BUSYBOX}\\nRUN mkdir /d && echo 1 >/d/old && echo 2 >/gone\\n\
+         RUN rm -r /d /gone && mkdir /d && echo new >/d/new"
+    );
+    let script = format!(
+        "mkdir /build && cd /build && printf '{dockerfile}' >Dockerfile \
+         && DOCKER_BUILDKIT=0 docker build --tag built . >/build/log 2>&1 || cat /build/log \
+         && docker run --rm built sh -c 'ls /d && ls -d /gone /d'"
+    );
+    let shown = system.sh(&script);
+    assert!(shown.stdout.starts_with("new") && shown.stderr.contains("/gone"), "{shown}");
+    let upper =
+        system.upper_dir().join("var/lib/containerd/io.containerd.snapshotter.v1.overlayfs");
+    assert!(upper.is_dir(), "{}", upper.display());
+}
+
 #[test]
 fn bookworm_builds_images() {
     builds_images(BOOKWORM);
