@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use sysbox_tests::cri::{self, Cri};
-use sysbox_tests::{BOOKWORM, BUSYBOX, World, patient, shared, wait_until};
+use sysbox_tests::{BOOKWORM, BUSYBOX, World, cannot_run, patient, shared, wait_until};
 
 #[test]
 fn a_pod_of_the_cri_plugin() {
@@ -88,6 +88,43 @@ fn a_pod_of_the_cri_plugin() {
         linux.security_context.as_mut().unwrap().privileged = true;
     });
     assert!(refused.unwrap_err().contains("privileged"), "of a pod that is not");
+}
+
+/// `hostUsers: false`: the kubelet gives the ids, and containerd 2 mounts layers with those.
+#[test]
+fn a_pod_with_ids_of_the_kubelet() {
+    let _world = shared();
+    let version = cri::version();
+    if version < (1, 7) {
+        let reason = format!("containerd {}.{} takes no ids for a pod", version.0, version.1);
+        return cannot_run("pods::a_pod_with_ids_of_the_kubelet", &reason);
+    }
+    if !World::current().has_controllers("pods::a_pod_with_ids_of_the_kubelet", &["cpu", "memory"])
+    {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let archive = directory.path().join("images.tar");
+    cri::save_images(&archive, BUSYBOX, &[BUSYBOX, BOOKWORM]);
+    let cri = Cri::new(&archive);
+    let pod = cri.pod_with_ids("two", Some(0x4000_0000));
+    let first = pod.start("first", BUSYBOX, |config| {
+        config.command = ["sleep", "1000"].map(str::to_owned).to_vec();
+    });
+    let map = pod.ok(&first, "cat /proc/self/uid_map");
+    let map: Vec<&str> = map.split_whitespace().collect();
+    assert_eq!(map, ["0", "1073741824", "65536"]);
+    assert_eq!(pod.ok(&first, "stat -c %u:%g /bin/busybox && touch /f && stat -c %u /f"), "0:0\n0");
+    let system = pod.start("system", BOOKWORM, |_| ());
+    wait_until("systemd says 'running'", Duration::from_secs(90), || {
+        match pod.sh(&system, "systemctl is-system-running") {
+            (0, _) => Ok(()),
+            (_, state) => Err(state),
+        }
+    });
+    pod.ok(&system, "docker load --input /opt/busybox.tar");
+    let script = format!("docker run --rm {BUSYBOX} sh -c 'grep -c MemTotal /proc/meminfo'");
+    assert_eq!(pod.ok(&system, &script), "1");
 }
 
 fn get(address: &str) -> std::io::Result<String> {

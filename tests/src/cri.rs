@@ -113,8 +113,20 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
     /// A pod whose containers have pid namespaces of their own, as Kubernetes' default is.
     #[track_caller]
     pub fn pod(&self, name: &str) -> Pod<'_> {
+        self.pod_with_ids(name, None)
+    }
+
+    /// A pod with 65536 ids from this one on, as a kubelet gives them with `hostUsers: false`.
+    #[track_caller]
+    pub fn pod_with_ids(&self, name: &str, first: Option<u32>) -> Pod<'_> {
+        let ids = |host_id| vec![api::IdMapping { host_id, container_id: 0, length: 65536 }];
         let options = api::NamespaceOption {
             pid: api::NamespaceMode::Container.into(),
+            userns_options: first.map(|first| api::UserNamespace {
+                mode: api::NamespaceMode::Pod.into(),
+                uids: ids(first),
+                gids: ids(first),
+            }),
             ..Default::default()
         };
         let config = api::PodSandboxConfig {
@@ -176,7 +188,7 @@ impl Pod<'_> {
         let options = self.config.linux.as_ref().and_then(|l| l.security_context.as_ref());
         let security = api::ContainerSecurity {
             privileged: false,
-            namespace_options: options.and_then(|s| s.namespace_options),
+            namespace_options: options.and_then(|s| s.namespace_options.clone()),
         };
         let mut config = api::ContainerConfig {
             metadata: Some(api::ContainerMetadata { name: name.to_owned() }),
@@ -273,6 +285,17 @@ impl Drop for Pod<'_> {
             eprintln!("the pod {} stays: {e}", self.id);
         }
     }
+}
+
+/// Major and minor version of the containerd of this machine.
+#[track_caller]
+pub fn version() -> (u32, u32) {
+    let text = Cmd::new("containerd", ["--version"]).ok();
+    let numbers = |word: &str| {
+        let (major, rest) = word.trim_start_matches('v').split_once('.')?;
+        Some((major.parse().ok()?, rest.split('.').next()?.parse().ok()?))
+    };
+    text.split_whitespace().find_map(numbers).unwrap_or_else(|| panic!("no version: {text}"))
 }
 
 /// Makes an archive of these images of Docker's, and of one that holds pods.
