@@ -87,6 +87,29 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
+/// Both sides look and remember, change something, and look again. `begin` and `end` are what the engine
+/// does before and after it works with its mount.
+fn looks_are_fresh(layer: &Layer, begin: &dyn Fn(), end: &dyn Fn()) {
+    let (engine, container) = (layer.dir.join(layer.merged), layer.dir.join("container"));
+    for round in 0..20 {
+        let (made, brought) = (format!("etc/made{round}"), format!("etc/brought{round}"));
+        assert!(!engine.join(&made).exists() && !container.join(&brought).exists());
+        names(&engine.join("etc"));
+        names(&container.join("etc"));
+
+        fs::write(container.join(&made), "by the container").unwrap();
+        fs::write(container.join("etc/file"), format!("changed {round}")).unwrap();
+        begin();
+        assert_eq!(fs::read_to_string(engine.join(&made)).unwrap(), "by the container");
+        let changed = fs::read_to_string(engine.join("etc/file")).unwrap();
+        assert_eq!(changed, format!("changed {round}"));
+        assert!(names(&engine.join("etc")).contains(&format!("made{round}")));
+        fs::write(engine.join(&brought), "by docker cp").unwrap();
+        end();
+        assert_eq!(fs::read_to_string(container.join(&brought)).unwrap(), "by docker cp");
+    }
+}
+
 #[test]
 fn with_docker_each_look_is_fresh_in_both_directions() {
     need_root!();
@@ -98,29 +121,8 @@ fn with_docker_each_look_is_fresh_in_both_directions() {
     host.fs = crate::fake_fs::start(&host.run_dir());
     host.start();
     let _init = layer.run(&host);
-    let (engine, container) = (layer.dir.join("merged"), layer.dir.join("container"));
-
-    for round in 0..20 {
-        let (made, brought) = (format!("etc/made{round}"), format!("etc/brought{round}"));
-        // Both sides look and remember.
-        assert!(!engine.join(&made).exists() && !container.join(&brought).exists());
-        names(&engine.join("etc"));
-        names(&container.join("etc"));
-
-        fs::write(container.join(&made), "by the container").unwrap();
-        fs::write(container.join("etc/file"), format!("changed {round}")).unwrap();
-        fs::read(&lower).unwrap();
-        assert_eq!(fs::read_to_string(engine.join(&made)).unwrap(), "by the container");
-        assert_eq!(
-            fs::read_to_string(engine.join("etc/file")).unwrap(),
-            format!("changed {round}")
-        );
-        assert!(names(&engine.join("etc")).contains(&format!("made{round}")));
-
-        fs::write(engine.join(&brought), "by docker cp").unwrap();
-        fs::read(&lower).unwrap();
-        assert_eq!(fs::read_to_string(container.join(&brought)).unwrap(), "by docker cp");
-    }
+    let open_lower = || drop(fs::File::open(&lower).unwrap());
+    looks_are_fresh(&layer, &open_lower, &open_lower);
 }
 
 /// A Docker that keeps images in containerd begins with an open of the merged root, and has no sign of the end.
@@ -133,25 +135,8 @@ fn each_look_that_begins_at_the_root_is_fresh_in_both_directions() {
     host.fs = crate::fake_fs::start(&host.run_dir());
     host.start();
     let _init = layer.run(&host);
-    let (engine, container) = (layer.dir.join("rootfs"), layer.dir.join("container"));
-
-    for round in 0..20 {
-        let (made, brought) = (format!("etc/made{round}"), format!("etc/brought{round}"));
-        assert!(!engine.join(&made).exists() && !container.join(&brought).exists());
-        names(&engine.join("etc"));
-        names(&container.join("etc"));
-
-        fs::write(container.join(&made), "by the container").unwrap();
-        fs::write(container.join("etc/file"), format!("changed {round}")).unwrap();
-        let root = fs::File::open(&engine).unwrap();
-        assert_eq!(fs::read_to_string(engine.join(&made)).unwrap(), "by the container");
-        let changed = fs::read_to_string(engine.join("etc/file")).unwrap();
-        assert_eq!(changed, format!("changed {round}"));
-        assert!(names(&engine.join("etc")).contains(&format!("made{round}")));
-        fs::write(engine.join(&brought), "by docker cp").unwrap();
-        drop(root);
-        assert_eq!(fs::read_to_string(container.join(&brought)).unwrap(), "by docker cp");
-    }
+    let open_root = || drop(fs::File::open(layer.dir.join(layer.merged)).unwrap());
+    looks_are_fresh(&layer, &open_root, &|| ());
 }
 
 #[test]
