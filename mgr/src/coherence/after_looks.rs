@@ -102,7 +102,7 @@ fn run(group: &Fanotify, views: &Views) {
         looks.retain(|device, look| {
             let due = look.due() <= now;
             if due && let Some(view) = lock(views).get(device).cloned() {
-                let work = move || view.refresh();
+                let work = move || view.forget();
                 // If no thread can be made now, the next look tries again.
                 let _ = std::thread::Builder::new().name("refresh".into()).spawn(work);
             }

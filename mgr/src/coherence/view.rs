@@ -70,9 +70,19 @@ impl View {
         }
     }
 
-    /// Makes both forget what they have looked up. Errors are logged: the worst that they cause is an
-    /// old view.
+    /// Before a look: settles what is in use inside, and makes both forget what they have looked up. Errors
+    /// are logged: the worst that they cause is an old view.
     pub fn refresh(&self) {
+        self.one_at_a_time(Container::settle_directories);
+    }
+
+    /// After a look, when it is too late to settle anything, and that (a walk through the container's
+    /// processes) would only cost time: makes both forget.
+    pub fn forget(&self) {
+        self.one_at_a_time(|_| ());
+    }
+
+    fn one_at_a_time(&self, settle: impl FnOnce(&Container)) {
         // What another refresh has passed already may be old again: wait for it, then do our own.
         let (mut busy, waited) = self
             .done
@@ -85,13 +95,13 @@ impl View {
         drop(busy);
         let container = lock(&self.container).clone();
         if let Some(container) = &container {
-            container.settle_directories();
+            settle(container);
         }
         for (whose, fd) in [
             ("engine", Some(self.engine.as_fd())),
             ("container", container.as_ref().map(|c| c.root.as_fd())),
         ] {
-            if let Some(Err(e)) = fd.map(forget) {
+            if let Some(Err(e)) = fd.map(drop_entries) {
                 tracing::debug!("the {whose}'s view of a root file system may be old: {e}");
             }
         }
@@ -101,7 +111,7 @@ impl View {
 }
 
 /// Drops all unused directory entries of an overlay; see the module documentation.
-fn forget(fd: BorrowedFd<'_>) -> io::Result<()> {
+fn drop_entries(fd: BorrowedFd<'_>) -> io::Result<()> {
     let context = fspick(fd, "", FsPickFlags::FSPICK_EMPTY_PATH | FsPickFlags::FSPICK_CLOEXEC)?;
     Ok(fsconfig_reconfigure(context.as_fd())?)
 }
