@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use sysbox_tests::cri::{self, Cri};
+use sysbox_tests::cri::{self, Cri, Pod};
 use sysbox_tests::{BOOKWORM, BUSYBOX, World, cannot_run, patient, shared, wait_until};
 
 #[test]
@@ -53,12 +53,7 @@ fn a_pod_of_the_cri_plugin() {
         };
         config.linux.as_mut().unwrap().resources = Some(resources);
     });
-    wait_until("systemd says 'running'", Duration::from_secs(90), || {
-        match pod.sh(&system, "systemctl is-system-running") {
-            (0, _) => Ok(()),
-            (_, state) => Err(state),
-        }
-    });
+    wait_for_systemd(&pod, &system);
     assert_eq!(pod.ok(&system, "systemctl --failed --no-legend"), "");
     let memory = |wanted: &str| {
         let shown = pod.ok(&system, "head -n 1 /proc/meminfo");
@@ -116,15 +111,19 @@ fn a_pod_with_ids_of_the_kubelet() {
     assert_eq!(map, ["0", "1073741824", "65536"]);
     assert_eq!(pod.ok(&first, "stat -c %u:%g /bin/busybox && touch /f && stat -c %u /f"), "0:0\n0");
     let system = pod.start("system", BOOKWORM, |_| ());
+    wait_for_systemd(&pod, &system);
+    pod.ok(&system, "docker load --input /opt/busybox.tar");
+    let script = format!("docker run --rm {BUSYBOX} sh -c 'grep -c MemTotal /proc/meminfo'");
+    assert_eq!(pod.ok(&system, &script), "1");
+}
+
+fn wait_for_systemd(pod: &Pod<'_>, system: &str) {
     wait_until("systemd says 'running'", Duration::from_secs(90), || {
-        match pod.sh(&system, "systemctl is-system-running") {
+        match pod.sh(system, "systemctl is-system-running") {
             (0, _) => Ok(()),
             (_, state) => Err(state),
         }
     });
-    pod.ok(&system, "docker load --input /opt/busybox.tar");
-    let script = format!("docker run --rm {BUSYBOX} sh -c 'grep -c MemTotal /proc/meminfo'");
-    assert_eq!(pod.ok(&system, &script), "1");
 }
 
 fn get(address: &str) -> std::io::Result<String> {

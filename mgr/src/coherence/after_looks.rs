@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags, MarkFlags, MaskFlags};
 use rustix::fs::fstat;
 
-use super::{View, next_events};
+use super::{View, mark, next_events};
 use crate::sync::lock;
 
 /// A look is over when nothing was opened for this long...
@@ -75,10 +75,9 @@ impl AfterLooks {
     }
 
     fn mark(&self, what: MarkFlags, view: &View) -> io::Result<()> {
-        let root = view.root()?;
         let mask = MaskFlags::FAN_OPEN | MaskFlags::FAN_CLOSE_WRITE | MaskFlags::FAN_ONDIR;
         let what = what | MarkFlags::FAN_MARK_FILESYSTEM;
-        Ok(self.group.mark(what, mask, root, None::<&str>)?)
+        mark(&self.group, what, mask, view.engine())
     }
 }
 

@@ -6,9 +6,8 @@
 //! this process dies, the kernel allows what is pending.
 
 use std::collections::{HashMap, VecDeque};
-use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,9 +15,9 @@ use nix::sys::fanotify::{
     EventFFlags, Fanotify, FanotifyEvent, FanotifyResponse, InitFlags, MarkFlags, MaskFlags,
     Response,
 };
-use rustix::fs::fstat;
+use rustix::fs::{FileType, fstat};
 
-use super::{View, next_events};
+use super::{View, mark, next_events};
 use crate::sync::lock;
 
 /// Longest time that an engine's open is held up.
@@ -52,8 +51,8 @@ impl BeforeLooks {
     }
 
     /// From now on an open of this file or directory refreshes `view` first.
-    pub fn add(&self, opened: &File, view: &Arc<View>) -> io::Result<()> {
-        let id = file_id(opened.as_fd())?;
+    pub fn add(&self, opened: BorrowedFd<'_>, view: &Arc<View>) -> io::Result<()> {
+        let id = file_id(opened)?;
         lock(&self.views).insert(id, Arc::clone(view));
         self.mark(MarkFlags::FAN_MARK_ADD, opened).inspect_err(|_| {
             lock(&self.views).remove(&id);
@@ -61,18 +60,19 @@ impl BeforeLooks {
     }
 
     /// Ends that.
-    pub fn remove(&self, opened: &File) {
+    pub fn remove(&self, opened: BorrowedFd<'_>) {
         // Fails if the file was deleted, and the mark with it.
         let _ = self.mark(MarkFlags::FAN_MARK_REMOVE, opened);
-        if let Ok(id) = file_id(opened.as_fd()) {
+        if let Ok(id) = file_id(opened) {
             lock(&self.views).remove(&id);
         }
     }
 
-    fn mark(&self, what: MarkFlags, opened: &File) -> io::Result<()> {
+    fn mark(&self, what: MarkFlags, opened: BorrowedFd<'_>) -> io::Result<()> {
+        let kind = FileType::from_raw_mode(fstat(opened)?.st_mode);
         let mut mask = MaskFlags::FAN_OPEN_PERM;
-        mask.set(MaskFlags::FAN_ONDIR, opened.metadata()?.is_dir());
-        Ok(self.group.mark(what, mask, opened, None::<&str>)?)
+        mask.set(MaskFlags::FAN_ONDIR, kind == FileType::Directory);
+        mark(&self.group, what, mask, opened)
     }
 }
 

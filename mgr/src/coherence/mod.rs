@@ -31,14 +31,15 @@ mod view;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use nix::sys::fanotify::{Fanotify, FanotifyEvent};
+use nix::sys::fanotify::{Fanotify, FanotifyEvent, MarkFlags, MaskFlags};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags, fstat};
+use sysbox_kernel::process::fd_path;
 
 pub use in_use::Container;
 pub use view::{View, is_overlay};
@@ -61,7 +62,7 @@ pub struct Coherence {
 struct Watched {
     view: Arc<View>,
     /// Docker's `lower` file, where the engine is Docker's overlay2 driver. `None`: the root directory of
-    /// the merged mount, which is not kept open.
+    /// the merged mount tells of looks.
     lower: Option<File>,
 }
 
@@ -90,12 +91,8 @@ impl Coherence {
         let lower = self.before.as_ref().and_then(|_| docker_lower(&view, rootfs));
         let after = self.after.as_ref().filter(|_| lower.is_none());
         let ended = after.map_or(Ok(()), |after| after.add(&view));
-        // Last, because the others open the root themselves.
-        let begun = match (&self.before, &lower) {
-            (Some(before), Some(lower)) => before.add(lower, &view),
-            (Some(before), None) => view.root().and_then(|root| before.add(&root, &view)),
-            (None, _) => Ok(()),
-        };
+        let opened = lower.as_ref().map_or(view.engine(), File::as_fd);
+        let begun = self.before.as_ref().map_or(Ok(()), |before| before.add(opened, &view));
         for e in [ended, begun].into_iter().filter_map(Result::err) {
             tracing::warn!(
                 rootfs = %rootfs.display(),
@@ -110,17 +107,20 @@ impl Coherence {
         let Some(Watched { view, lower }) = lock(&self.watched).remove(&key) else {
             return;
         };
-        let is_docker = lower.is_some();
-        if let Some(before) = &self.before
-            && let Some(asked) = lower.or_else(|| view.root().ok())
-        {
-            before.remove(&asked);
+        if let Some(before) = &self.before {
+            before.remove(lower.as_ref().map_or(view.engine(), File::as_fd));
         }
-        if let Some(after) = self.after.as_ref().filter(|_| !is_docker) {
+        if let Some(after) = self.after.as_ref().filter(|_| lower.is_none()) {
             after.remove(&view);
         }
         view.refresh();
     }
+}
+
+/// Marks what `at` refers to, or takes a mark off. By its path in /proc: fanotify_mark(2) takes no `O_PATH`
+/// descriptor, and to open a marked file would be a look, which waits for us.
+fn mark(group: &Fanotify, what: MarkFlags, mask: MaskFlags, at: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(group.mark(what, mask, at, Some(fd_path(at).as_str()))?)
 }
 
 /// The events of a group that come within `timeout` (`None`: however long it takes).

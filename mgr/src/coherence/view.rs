@@ -1,12 +1,11 @@
 //! The two overlays of one container, and how they are made to forget.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::fs::{Mode, OFlags, fstatfs, openat};
+use rustix::fs::fstatfs;
 use rustix::mount::{FsPickFlags, fsconfig_reconfigure, fspick};
 
 use super::in_use::Container;
@@ -52,12 +51,6 @@ impl View {
     /// The engine's merged mount.
     pub fn engine(&self) -> BorrowedFd<'_> {
         self.engine.as_fd()
-    }
-
-    /// The root directory of the engine's merged mount, open: fanotify_mark(2) takes no `O_PATH` descriptor.
-    pub fn root(&self) -> io::Result<File> {
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        Ok(File::from(openat(self.engine(), ".", flags, Mode::empty())?))
     }
 
     /// Sets or clears the container's own overlay. It is held only while init lives: the descriptor

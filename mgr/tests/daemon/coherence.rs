@@ -80,6 +80,16 @@ pub fn own_mounts() {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
 }
 
+/// A layer in a mount namespace of the test's own, and the daemon, which runs in the same.
+fn host_and_layer(merged: &'static str) -> (Host, Layer) {
+    own_mounts();
+    let mut host = Host::without_daemon();
+    let layer = Layer::new(&host, merged);
+    host.fs = crate::fake_fs::start(&host.run_dir());
+    host.start();
+    (host, layer)
+}
+
 fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<_> =
         fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
@@ -113,13 +123,9 @@ fn looks_are_fresh(layer: &Layer, begin: &dyn Fn(), end: &dyn Fn()) {
 #[test]
 fn with_docker_each_look_is_fresh_in_both_directions() {
     need_root!();
-    own_mounts();
-    let mut host = Host::without_daemon();
-    let layer = Layer::new(&host, "merged");
+    let (host, layer) = host_and_layer("merged");
     let lower = layer.dir.join("lower");
     fs::write(&lower, "l/XYZ").unwrap();
-    host.fs = crate::fake_fs::start(&host.run_dir());
-    host.start();
     let _init = layer.run(&host);
     let open_lower = || drop(fs::File::open(&lower).unwrap());
     looks_are_fresh(&layer, &open_lower, &open_lower);
@@ -129,11 +135,7 @@ fn with_docker_each_look_is_fresh_in_both_directions() {
 #[test]
 fn each_look_that_begins_at_the_root_is_fresh_in_both_directions() {
     need_root!();
-    own_mounts();
-    let mut host = Host::without_daemon();
-    let layer = Layer::new(&host, "rootfs");
-    host.fs = crate::fake_fs::start(&host.run_dir());
-    host.start();
+    let (host, layer) = host_and_layer("rootfs");
     let _init = layer.run(&host);
     let open_root = || drop(fs::File::open(layer.dir.join(layer.merged)).unwrap());
     looks_are_fresh(&layer, &open_root, &|| ());
@@ -142,11 +144,7 @@ fn each_look_that_begins_at_the_root_is_fresh_in_both_directions() {
 #[test]
 fn with_other_engines_the_next_look_is_fresh() {
     need_root!();
-    own_mounts();
-    let mut host = Host::without_daemon();
-    let layer = Layer::new(&host, "rootfs");
-    host.fs = crate::fake_fs::start(&host.run_dir());
-    host.start();
+    let (host, layer) = host_and_layer("rootfs");
     let _init = layer.run(&host);
     let (engine, container) = (layer.dir.join("rootfs"), layer.dir.join("container"));
     names(&engine.join("etc"));
@@ -162,15 +160,11 @@ fn with_other_engines_the_next_look_is_fresh() {
 #[test]
 fn options_of_the_engines_mount_do_not_change() {
     need_root!();
-    own_mounts();
-    let mut host = Host::without_daemon();
-    let layer = Layer::new(&host, "merged");
+    let (host, layer) = host_and_layer("merged");
     fs::write(layer.dir.join("lower"), "l/XYZ").unwrap();
     let engine = layer.dir.join("merged");
     let flags = MountFlags::RDONLY | MountFlags::NOSUID;
     rustix::mount::mount_remount(&engine, flags, "").unwrap();
-    host.fs = crate::fake_fs::start(&host.run_dir());
-    host.start();
     let mounts = || {
         let text = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
         text.lines().filter(|l| l.contains("/layer/")).map(str::to_owned).collect::<Vec<_>>()
