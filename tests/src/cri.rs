@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -284,6 +285,14 @@ impl Drop for Pod<'_> {
         if let Err(e) = stopped.and(removed) {
             eprintln!("the pod {} stays: {e}", self.id);
         }
+        // Its cgroups are the kubelet's to remove, where they are still there.
+        let parent = self.config.linux.as_ref().map_or("", |linux| &linux.cgroup_parent);
+        for line in fs::read_to_string("/proc/self/mounts").unwrap_or_default().lines() {
+            let fields: Vec<&str> = line.split(' ').collect();
+            if fields[2].starts_with("cgroup") {
+                let _ = fs::remove_dir(format!("{}{parent}", fields[1]));
+            }
+        }
     }
 }
 
@@ -301,6 +310,9 @@ pub fn version() -> (u32, u32) {
 /// Makes an archive of these images of Docker's, and of one that holds pods.
 #[track_caller]
 pub fn save_images(file: &std::path::Path, image_of_pause: &str, images: &[&str]) {
+    // One after the other: the image that holds pods has one name.
+    static SAVING: Mutex<()> = Mutex::new(());
+    let _saving = SAVING.lock().unwrap_or_else(PoisonError::into_inner);
     let name = format!("pause-{}", std::process::id());
     Cmd::docker(["create", "--name", &name, image_of_pause]).ok();
     let command = r#"CMD ["sleep", "100000"]"#;
