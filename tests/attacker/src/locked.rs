@@ -4,71 +4,22 @@
 //! system that is read-only, or looks for the hidden text, at the place itself and wherever the attempt
 //! may have put a copy. What the kernel answered on the way is only told.
 
+mod beneath;
+mod namespaces;
+
 use std::fs::{self, OpenOptions};
-use std::io::Write;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
+use crate::goal::{Goal, Wanted};
 use crate::report::{answer, breach};
 use crate::sys::{self, Answer, CWD, Entry, call, text};
-
-/// What an attack is after.
-#[derive(Clone, Debug)]
-pub enum Goal {
-    /// To write to this directory.
-    Write(String),
-    /// To read what the file at this path was before something else was mounted on it.
-    See { path: String, hidden: String },
-}
-
-impl Goal {
-    /// `ro:PATH` or `mask:PATH:TEXT`.
-    pub fn parse(argument: &str) -> Option<Self> {
-        let mut parts = argument.splitn(3, ':');
-        match (parts.next()?, parts.next()?, parts.next()) {
-            ("ro", path, None) => Some(Self::Write(path.into())),
-            ("mask", path, Some(hidden)) => {
-                Some(Self::See { path: path.into(), hidden: hidden.into() })
-            }
-            _ => None,
-        }
-    }
-
-    fn path(&self) -> &str {
-        match self {
-            Self::Write(path) | Self::See { path, .. } => path,
-        }
-    }
-
-    fn is_reached_at(&self, place: &Path, device: u64) -> bool {
-        match self {
-            Self::Write(_) => is_writable(place, device),
-            Self::See { hidden, .. } => {
-                fs::read_to_string(place).is_ok_and(|text| text.contains(hidden.as_str()))
-            }
-        }
-    }
-}
-
-/// Whether a new file there lands on the file system that is to be protected (and not on something
-/// that the attacker has mounted over it, which is no breach).
-fn is_writable(place: &Path, device: u64) -> bool {
-    let name = place.join(format!("attack-{}", std::process::id()));
-    let made = OpenOptions::new().write(true).create(true).truncate(true).open(&name);
-    let written = made.is_ok_and(|mut file| {
-        file.metadata().is_ok_and(|found| found.dev() == device) && file.write_all(b"x").is_ok()
-    });
-    let _ = fs::remove_file(name);
-    written
-}
 
 /// Attempts on one goal, from wherever the process is.
 pub struct Attempts<'a> {
     goal: &'a Goal,
     entry: Entry,
-    /// Device of the file system at the goal, before anything was tried.
-    device: u64,
     /// Where copies go: a directory or a file, as the goal is.
     copy: PathBuf,
     /// Where copies of the directory above go.
@@ -92,21 +43,20 @@ const EMPTY_PATH: u64 = 0x1000;
 impl<'a> Attempts<'a> {
     /// Makes the places for copies.
     pub fn new(goal: &'a Goal, entry: Entry) -> Self {
-        let found = fs::metadata(goal.path()).expect("what is attacked exists");
         let scratch = PathBuf::from(format!("/tmp/attack-{}", std::process::id()));
         let above = scratch.join("above");
         fs::create_dir_all(&above).expect("a directory for copies");
-        let copy = scratch.join(if found.is_dir() { "directory" } else { "file" });
-        if found.is_dir() {
+        let copy = scratch.join(if goal.is_directory { "directory" } else { "file" });
+        if goal.is_directory {
             fs::create_dir_all(&copy).expect("a directory for copies");
         } else {
             fs::write(&copy, "").expect("a file for copies");
         }
-        Self { goal, entry, device: found.dev(), copy, above }
+        Self { goal, entry, copy, above }
     }
 
     fn name(&self) -> &Path {
-        Path::new(self.goal.path())
+        Path::new(&self.goal.path)
     }
 
     fn parent(&self) -> &Path {
@@ -124,6 +74,7 @@ impl<'a> Attempts<'a> {
         self.remount();
         self.copies();
         self.descriptors();
+        self.namespaces();
         self.file_systems();
         self.links();
     }
@@ -134,7 +85,7 @@ impl<'a> Attempts<'a> {
         let inner = self.inner(&self.above);
         let what = format!("{what} {} ({:?})", goal.display(), self.entry);
         for place in [goal, &self.copy, &inner] {
-            if self.goal.is_reached_at(place, self.device) {
+            if self.goal.is_reached_at(place) {
                 breach(&format!("{what}: reached at {}", place.display()));
             }
         }
@@ -175,7 +126,7 @@ impl<'a> Attempts<'a> {
             self.judge(&what, self.mount(none, self.name(), None, flags | MS_REMOUNT));
         }
         for flags in [0, RECURSIVE] {
-            let result = self.set_attributes(CWD, self.goal.path(), flags);
+            let result = self.set_attributes(CWD, &self.goal.path, flags);
             self.judge(&format!("mount_setattr flags {flags:#x}"), result);
         }
         self.judge("mount_setattr of all", self.set_attributes(CWD, "/", RECURSIVE));
@@ -225,7 +176,7 @@ impl<'a> Attempts<'a> {
                 let inner = self.inner(&place);
                 let changed = self.set_attributes(fd as u64, "", EMPTY_PATH | rec);
                 for seen in [&place, &inner] {
-                    if self.goal.is_reached_at(seen, self.device) {
+                    if self.goal.is_reached_at(seen) {
                         breach(&format!("{what}: reached through the descriptor"));
                     }
                 }
@@ -236,19 +187,12 @@ impl<'a> Attempts<'a> {
                 close(fd);
             }
         }
-        let moved = move_mount(self.entry, CWD, self.goal.path(), CWD, utf8(&self.copy), 0);
+        let moved = move_mount(self.entry, CWD, &self.goal.path, CWD, utf8(&self.copy), 0);
         self.judge("move_mount", moved);
-        if let Ok(fd) = new_tmpfs(self.entry) {
-            // Beneath the mount, so that taking off what is on top would show it.
-            let beneath = move_mount(self.entry, fd as u64, "", CWD, self.goal.path(), 4 | 0x200);
-            let _ = self.umount(self.name(), DETACH);
-            self.judge("move_mount beneath, umount", beneath);
-            close(fd);
-        }
     }
 
     fn file_systems(&self) {
-        let picked = call(self.entry, sys::FSPICK, &[CWD, text(Some(self.goal.path())), 1]);
+        let picked = call(self.entry, sys::FSPICK, &[CWD, text(Some(&self.goal.path)), 1]);
         let result = picked.and_then(|fd| {
             let flag = call(self.entry, sys::FSCONFIG, &[fd as u64, 0, text(Some("rw")), 0, 0]);
             let done = call(self.entry, sys::FSCONFIG, &[fd as u64, 7, 0, 0, 0]);
@@ -268,7 +212,8 @@ impl<'a> Attempts<'a> {
 
     /// Paths that lead to the same thing another way.
     fn links(&self) {
-        let Goal::Write(path) = self.goal else { return };
+        let Wanted::Write = self.goal.wanted else { return };
+        let path = &self.goal.path;
         let opened = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(path);
         let fd = opened.expect("a directory that one may see");
         for way in [
@@ -277,7 +222,7 @@ impl<'a> Attempts<'a> {
             format!("/proc/self/root{path}"),
             format!("/proc/thread-self/root/proc/self/root{path}"),
         ] {
-            if is_writable(Path::new(&way), self.device) {
+            if self.goal.is_reached_at(Path::new(&way)) {
                 breach(&format!("writable through {way}"));
             }
             answer(&format!("write through {way}"), "refused");

@@ -22,6 +22,7 @@
 
 mod escape;
 mod garbage;
+mod goal;
 mod host;
 mod locked;
 mod measure;
@@ -39,8 +40,7 @@ fn main() {
     let seconds = |text: &str| Duration::from_secs(text.parse().unwrap_or(1));
     match words.as_slice() {
         [way @ ("locked" | "uring"), goals @ ..] => {
-            let goals: Option<Vec<_>> =
-                goals.iter().map(|goal| locked::Goal::parse(goal)).collect();
+            let goals: Option<Vec<_>> = goals.iter().map(|goal| goal::Goal::parse(goal)).collect();
             let goals = goals.expect("goals like ro:/path or mask:/path:text");
             if *way == "uring" { uring::attack(&goals) } else { places::attack(&goals) }
         }

@@ -3,7 +3,8 @@
 use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use crate::locked::{Attempts, Goal};
+use crate::goal::Goal;
+use crate::locked::Attempts;
 use crate::report::{answer, in_child};
 use crate::sys::{self, Entry, call, text};
 
@@ -12,12 +13,20 @@ const NEWUSER: u64 = 0x1000_0000;
 
 /// Makes every attempt on every goal from every place.
 pub fn attack(goals: &[Goal]) {
-    let everything = |goals: &[Goal]| {
+    let each = |goals: &[Goal], attempt: &dyn Fn(Attempts)| {
         for goal in goals {
             for entry in [Entry::Native, Entry::I386] {
-                Attempts::new(goal, entry).run();
+                attempt(Attempts::new(goal, entry));
             }
         }
+    };
+    let everything = |goals: &[Goal]| {
+        each(goals, &|attempts| attempts.run());
+        // On a copy: what this leaves would be in the way of all that follows.
+        in_child("beneath, in a copy of that mount namespace", || {
+            answer("unshare", call(Entry::Native, sys::UNSHARE, &[NEWNS]));
+            each(goals, &|attempts| attempts.beneath());
+        });
     };
     in_child("in the container's own namespaces", || everything(goals));
     in_child("in a copy of the mount namespace", || {
@@ -70,6 +79,9 @@ pub fn attack(goals: &[Goal]) {
         answer("chdir", call(Entry::Native, sys::CHDIR, &[text(Some(".."))]));
     });
     in_child("while a thread changes the path", || race(goals));
+    in_child("beneath, in the container's own namespaces", || {
+        each(goals, &|attempts| attempts.beneath());
+    });
 }
 
 /// A user namespace below the one that the process is in, with a mount namespace of its own.
@@ -107,7 +119,7 @@ fn setns(path: &str) {
 fn race(goals: &[Goal]) {
     const ROUNDS: usize = 300;
     for goal in goals {
-        let (Goal::Write(target) | Goal::See { path: target, .. }) = goal;
+        let target = &goal.path;
         // Two texts of one length, one after the other in the same memory.
         let harmless = format!("/tmp/{}", "h".repeat(target.len().saturating_sub(5)));
         let _ = fs::create_dir_all(&harmless);

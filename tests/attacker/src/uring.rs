@@ -9,7 +9,7 @@ use std::path::Path;
 use io_uring::squeue::Flags;
 use io_uring::{IoUring, Probe, opcode, types};
 
-use crate::locked::Goal;
+use crate::goal::{Goal, Wanted};
 use crate::report::{answer, breach};
 use crate::sys::{Answer, Errno};
 
@@ -28,9 +28,9 @@ pub fn attack(goals: &[Goal]) {
     answer("operations that this kernel has", (known, operations));
     for goal in goals {
         for flags in [Flags::empty(), Flags::ASYNC] {
-            match goal {
-                Goal::Write(dir) => write(&mut ring, Path::new(dir), flags),
-                Goal::See { path, hidden } => see(&mut ring, path, hidden, flags),
+            match &goal.wanted {
+                Wanted::Write => write(&mut ring, Path::new(&goal.path), flags),
+                Wanted::See { hidden } => see(&mut ring, &goal.path, hidden, flags),
             }
         }
     }
