@@ -7,7 +7,7 @@
 # this machine, not by the new one: that takes seconds, and minutes where the processor is emulated.
 # Disks are kept, named by the hash of this file and of what it reads.
 
-MACHINE_PACKAGES=linux-image-cloud-amd64,systemd,systemd-sysv,udev,dbus,apparmor,docker.io,iptables,iproute2,procps,kmod,jq,ca-certificates,xfsprogs,btrfs-progs,fuse-overlayfs,podman,nfs-kernel-server
+MACHINE_PACKAGES=linux-image-cloud-amd64,systemd,systemd-sysv,udev,dbus,apparmor,docker.io,iptables,iproute2,procps,kmod,jq,ca-certificates,xfsprogs,btrfs-progs,fuse-overlayfs,podman,nftables,nfs-kernel-server
 
 # The suites that make machines, and what each has beyond the common list: Docker's command line, which
 # was part of docker.io in Debian 12; there, what the quick start would install.

@@ -73,6 +73,8 @@ world_make() {
     copy_with_podmans /etc/subuid >"$dir/subuid"
     copy_with_podmans /etc/subgid >"$dir/subgid"
     touch /etc/subuid /etc/subgid
+    # Newer libraries find no ids for a name that is no user's.
+    { grep -v '^containers:' /etc/passwd; say containers:x:65533:65533::/nonexistent:/usr/sbin/nologin; } >"$dir/passwd"
     for program in sysbox-runc sysbox-mgr sysbox-fs; do
         ln -sfn "$(realpath "$bin")/$program" "$dir/bin/$program"
     done
@@ -256,7 +258,7 @@ world_down() {
     pkill -f -- "--run-dir $dir/run hold" || true
     remove_world_cgroups "$dir"
     wait_until 5 world_is_gone "$dir" || true
-    rm -rf "${dir:?}"/{bin,run,state,engine,podman,cni,pid,cli,view,subuid,subgid,daemon.json,containerd.toml,docker.sock}
+    rm -rf "${dir:?}"/{bin,run,state,engine,podman,cni,pid,cli,view,subuid,subgid,passwd,daemon.json,containerd.toml,docker.sock}
     rmdir "$dir" 2>/dev/null || true
 }
 
