@@ -19,9 +19,10 @@ need_root() {
     [ "$(id -u)" -eq 0 ] || die "$0 needs root: it starts daemons and makes mounts" "run it again with sudo"
 }
 
-# wait_until SECONDS COMMAND...: runs the command until it succeeds; fails after SECONDS.
+# wait_until SECONDS COMMAND...: runs the command until it succeeds; fails after SECONDS, or as many times
+# that as tests on a slow machine allow themselves.
 wait_until() {
-    local deadline=$((SECONDS + $1))
+    local deadline=$((SECONDS + $1 * ${SYSBOX_TEST_SLOWNESS:-1}))
     shift
     until "$@" >/dev/null 2>&1; do
         [ "$SECONDS" -lt "$deadline" ] || return 1
