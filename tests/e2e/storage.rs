@@ -4,7 +4,9 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sysbox_tests::{BUSYBOX, Cmd, Container, Running, TRIXIE, World, alone, shared, wait_until};
+use sysbox_tests::{
+    BUSYBOX, Cmd, Container, ENGINES, Running, TRIXIE, World, alone, shared, wait_until,
+};
 
 /// Removes an image when the test is over.
 struct Image(String);
@@ -153,8 +155,15 @@ fn modules_of_the_hosts_kernel_are_there_to_read() {
     let _world = alone();
     let release = Cmd::new("uname", ["-r"]).ok();
     let modules = PathBuf::from(format!("/lib/modules/{release}"));
-    let _made = (!modules.exists()).then(|| MadeDirectory::new(&modules));
-    let system = Container::new(TRIXIE).start::<&str>([]);
+    let _made = (!modules.exists()).then(|| {
+        let made = MadeDirectory::new(&modules);
+        let nodes = "fuse fuse c10:229\ntun net/tun c10:200\n";
+        fs::write(modules.join("modules.devname"), nodes).unwrap();
+        made
+    });
+    let system = Container::booted::<&str>(ENGINES, []);
+    // systemd would make device nodes as the host's modules want them: for root only.
+    assert_eq!(system.sh("stat -c %a /dev/fuse /dev/net/tun | xargs").ok(), "666 666");
     let show = format!(
         "grep -c 'lib/modules/{release} .* ro,' /proc/mounts && stat -c %u:%g {}",
         modules.display()

@@ -56,6 +56,9 @@ pub fn convert(mut spec: Spec, context: &Context<'_>) -> (Spec, Vec<String>) {
     }
     if is_system(context) {
         paths::hide_disks(&mut spec);
+        if context.hints.init_system.is_some() {
+            paths::hide_static_nodes(&mut spec, &context.hints.kernel_files);
+        }
         let taken = mounts::convert(&mut spec, context, &mut warnings);
         devices::add(&mut spec, &taken);
     }

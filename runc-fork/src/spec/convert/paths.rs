@@ -4,6 +4,8 @@
 //! their entries that stand in the way of an inner system go; all others stay, and what is not in
 //! an engine's default list was put there by the user and always stays.
 
+use std::path::{Path, PathBuf};
+
 use oci_spec::runtime::{Linux, LinuxDeviceType, Spec};
 
 /// What happens to an entry of the engines' default lists.
@@ -73,6 +75,17 @@ pub(super) fn hide_disks(spec: &mut Spec) {
     linux.set_masked_paths(Some(masked));
 }
 
+/// Hides which device nodes the host's modules would like to have. systemd (`kmod-static-nodes.service`)
+/// makes them at boot, and so takes /dev/fuse and /dev/net/tun, which are there, from everybody but root;
+/// only udev, which runs in no container, would give them back. `kernel_files` are the host's.
+pub(super) fn hide_static_nodes(spec: &mut Spec, kernel_files: &[PathBuf]) {
+    let modules = kernel_files.iter().find(|path| path.starts_with(Path::new("/lib/modules")));
+    let (Some(linux), Some(modules)) = (spec.linux_mut(), modules) else { return };
+    let mut masked = linux.masked_paths().clone().unwrap_or_default();
+    masked.push(modules.join("modules.devname").to_string_lossy().into_owned());
+    linux.set_masked_paths(Some(masked));
+}
+
 /// Takes out what must go.
 pub(super) fn open_up(linux: &mut Linux) {
     let retain = |list: Option<Vec<String>>, table: &[(&str, Fate, &str)]| {
@@ -101,6 +114,16 @@ mod tests {
             }
         }
         assert!(MASKED.iter().chain(READ_ONLY).all(|(_, _, reason)| !reason.is_empty()));
+    }
+
+    #[test]
+    fn device_nodes_that_modules_want_are_hidden() {
+        let mut spec = docker(|spec| spec["linux"]["maskedPaths"] = serde_json::json!([]));
+        let files = ["/usr/src/linux-headers-6.1", "/lib/modules/6.1"].map(PathBuf::from);
+        hide_static_nodes(&mut spec, &files[..1]);
+        hide_static_nodes(&mut spec, &files);
+        let masked = spec.linux().as_ref().unwrap().masked_paths().clone();
+        assert_eq!(masked.unwrap(), ["/lib/modules/6.1/modules.devname"]);
     }
 
     #[test]
