@@ -87,7 +87,7 @@ machine_boot() {
 
 # machine_misemulated RESULTS: whether the kernel ended by the fault that QEMU has up to 8.0: while one
 # processor changes a jump in the kernel's code, another may be left with the breakpoint that stands there
-# for a moment, after the kernel has forgotten it (once in some hundred boots; Red Hat's bug 2216496).
+# for a moment, after the kernel has forgotten it (once in hundreds of boots; Red Hat's bug 2216496).
 # No fault of our programs ends like this, nor any on a real processor.
 machine_misemulated() {
     [ "$(machine_accelerator)" != kvm ] && grep -aqE '\] (Oops: )?int3: 0000 \[#1\]' "$1/console"
