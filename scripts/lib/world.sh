@@ -74,7 +74,7 @@ world_make() {
     copy_with_podmans /etc/subgid >"$dir/subgid"
     touch /etc/subuid /etc/subgid
     # Newer libraries find no ids for a name that is no user's.
-    { grep -v '^containers:' /etc/passwd; say containers:x:65533:65533::/nonexistent:/usr/sbin/nologin; } >"$dir/passwd"
+    { cat /etc/passwd; grep -q '^containers:' /etc/passwd || say containers:x:65533:65533::/nonexistent:/usr/sbin/nologin; } >"$dir/passwd"
     for program in sysbox-runc sysbox-mgr sysbox-fs; do
         ln -sfn "$(realpath "$bin")/$program" "$dir/bin/$program"
     done

@@ -24,8 +24,11 @@ pub fn attack(goals: &[Goal]) {
         each(goals, &|attempts| attempts.run());
         // On a copy: what this leaves would be in the way of all that follows.
         in_child("beneath, in a copy of that mount namespace", || {
-            answer("unshare", call(Entry::Native, sys::UNSHARE, &[NEWNS]));
-            each(goals, &|attempts| attempts.beneath());
+            let copied = call(Entry::Native, sys::UNSHARE, &[NEWNS]);
+            answer("unshare", copied);
+            if copied.is_ok() {
+                each(goals, &|attempts| attempts.beneath());
+            }
         });
     };
     in_child("in the container's own namespaces", || everything(goals));

@@ -4,7 +4,7 @@
 //! their entries that stand in the way of an inner system go; all others stay, and what is not in
 //! an engine's default list was put there by the user and always stays.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use oci_spec::runtime::{Linux, LinuxDeviceType, Spec};
 
@@ -79,7 +79,7 @@ pub(super) fn hide_disks(spec: &mut Spec) {
 /// makes them at boot, and so takes /dev/fuse and /dev/net/tun, which are there, from everybody but root;
 /// only udev, which runs in no container, would give them back. `kernel_files` are the host's.
 pub(super) fn hide_static_nodes(spec: &mut Spec, kernel_files: &[PathBuf]) {
-    let modules = kernel_files.iter().find(|path| path.starts_with(Path::new("/lib/modules")));
+    let modules = kernel_files.iter().find(|path| path.starts_with("/lib/modules"));
     let (Some(linux), Some(modules)) = (spec.linux_mut(), modules) else { return };
     let mut masked = linux.masked_paths().clone().unwrap_or_default();
     masked.push(modules.join("modules.devname").to_string_lossy().into_owned());

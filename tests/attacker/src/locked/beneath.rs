@@ -1,7 +1,7 @@
 //! A mount of the attacker's between what is attacked and what that is mounted on.
 //!
-//! Up to Linux 7.0 nothing can be put beneath a locked mount. Later kernels let it, and lock the lower
-//! mount in place of the upper one, which can then be taken off: what was covered has to stay covered, and
+//! Linux 6.18 lets nothing be put beneath a locked mount. 7.2 does, and locks the lower mount in place of
+//! the upper one, which can then be taken off: what was covered has to stay covered, and
 //! what was read-only has to stay so wherever it is still seen. Nothing of the attacked mount itself is
 //! left in its place afterwards, so these attempts come last.
 
@@ -43,7 +43,8 @@ impl Attempts<'_> {
             new_tmpfs(self.entry)
         } else {
             call(self.entry, sys::OPEN_TREE, &[CWD, super::str(&self.copy), 1])
-        }?;
+        };
+        let source = source?;
         let flags = SOURCE_IS_DESCRIPTOR | BENEATH;
         let put = move_mount(self.entry, source as u64, "", CWD, &self.goal.path, flags);
         close(source);

@@ -1,8 +1,9 @@
-//! A mount namespace that has nothing but the goal, or what it is in: `open_tree` makes one from Linux 7.0 on.
+//! A mount namespace that has nothing but the goal, or what it is in: `open_tree` makes one in Linux 7.2,
+//! and not yet in 6.18.
 
 use std::path::{Path, PathBuf};
 
-use super::{Attempts, CWD, DETACH, MS_BIND, MS_REMOUNT, RECURSIVE, str};
+use super::{Attempts, CWD, DETACH, MS_BIND, MS_REMOUNT, RECURSIVE, close, str};
 use crate::report::{answer, breach, in_child};
 use crate::sys::{self, Entry, call};
 
@@ -20,7 +21,10 @@ impl Attempts<'_> {
                 let what = format!("a namespace {recursive:#x} of {}", from.display());
                 let flags = NAMESPACE | recursive;
                 match call(self.entry, sys::OPEN_TREE, &[CWD, str(from), flags]) {
-                    Ok(namespace) => in_child(&what, || self.in_namespace(namespace, &goal)),
+                    Ok(namespace) => {
+                        in_child(&what, || self.in_namespace(namespace, &goal));
+                        close(namespace);
+                    }
                     refused => answer(&what, refused),
                 }
             }
@@ -30,6 +34,9 @@ impl Attempts<'_> {
     fn in_namespace(&self, namespace: i64, goal: &Path) {
         let entered = call(Entry::Native, sys::SETNS, &[namespace.cast_unsigned(), CLONE_NEWNS]);
         answer("setns", entered);
+        if entered.is_err() {
+            return;
+        }
         let look = |what: &str| {
             if self.goal.is_reached_at(goal) {
                 breach(&format!("{what} in a namespace of {} alone", self.name().display()));
