@@ -185,7 +185,7 @@ start_daemon() {
     case $daemon in
         sysbox-fs) command=("$dir/bin/sysbox-fs") ready=(test -S "$dir/run/sysfs.sock") ;;
         sysbox-mgr) command=("$dir/bin/sysbox-mgr" --data-root "$dir/state" --subuid-file "$dir/subuid" --subgid-file "$dir/subgid") ready=(test -S "$dir/run/sysmgr.sock") ;;
-        containerd) command=(containerd --config "$dir/containerd.toml") ready=(test -S "$dir/run/containerd.sock") ;;
+        containerd) command=(containerd --config "$dir/containerd.toml") ready=(ctr version) ;;
         dockerd) command=(dockerd --config-file "$dir/daemon.json") ready=(docker version) ;;
         *) die "there is no daemon '$daemon' in a world" "known are: ${WORLD_DAEMONS[*]}" ;;
     esac

@@ -156,9 +156,16 @@ fn modules_of_the_hosts_kernel_are_there_to_read() {
     let release = Cmd::new("uname", ["-r"]).ok();
     let modules = PathBuf::from(format!("/lib/modules/{release}"));
     let _made = (!modules.exists()).then(|| {
-        let made = MadeDirectory::new(&modules);
+        let made = MadePath::new(&modules);
+        fs::create_dir_all(&modules).unwrap();
         let nodes = "fuse fuse c10:229\ntun net/tun c10:200\n";
         fs::write(modules.join("modules.devname"), nodes).unwrap();
+        made
+    });
+    let config = PathBuf::from(format!("/boot/config-{release}"));
+    let _config = (!config.exists()).then(|| {
+        let made = MadePath::new(&config);
+        fs::write(&config, "CONFIG_OF_A_TEST=y\n").unwrap();
         made
     });
     let system = Container::booted::<&str>(ENGINES, []);
@@ -171,26 +178,36 @@ fn modules_of_the_hosts_kernel_are_there_to_read() {
     assert_eq!(system.sh(&show).ok(), "1\n0:0");
     let touched = system.sh(&format!("touch {}/file", modules.display())).fails();
     assert!(touched.contains("Read-only file system"), "{touched}");
+    let its_config = fs::read_to_string(&config).unwrap();
+    assert_eq!(system.sh(&format!("cat {}", config.display())).ok(), its_config.trim_end());
+    system.sh(&format!("echo >{}", config.display())).fails();
     let plain = Container::sleeping::<&str>([]);
-    plain.sh(&format!("grep lib/modules /proc/mounts || test -e {}", modules.display())).fails();
+    for path in [modules, config] {
+        plain.sh(&format!("grep lib/modules /proc/mounts || test -e {}", path.display())).fails();
+    }
 }
 
-/// A directory of the machine that was not there, for a moment.
-struct MadeDirectory {
+/// A path of the machine that was not there, for a moment.
+struct MadePath {
     topmost: PathBuf,
 }
 
-impl MadeDirectory {
+impl MadePath {
+    /// What is above it is made.
     fn new(path: &std::path::Path) -> Self {
         let missing = path.ancestors().take_while(|p| !p.exists());
         let topmost = missing.last().unwrap_or(path).to_owned();
-        fs::create_dir_all(path).unwrap();
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
         Self { topmost }
     }
 }
 
-impl Drop for MadeDirectory {
+impl Drop for MadePath {
     fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.topmost);
+        if self.topmost.is_dir() {
+            let _ = fs::remove_dir_all(&self.topmost);
+        } else {
+            let _ = fs::remove_file(&self.topmost);
+        }
     }
 }

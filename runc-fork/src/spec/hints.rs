@@ -2,6 +2,7 @@
 //! the container runs. Each hint is read from files; nothing is changed.
 
 use std::ffi::OsStr;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Component, Path, PathBuf};
 
 use oci_spec::runtime::Spec;
@@ -53,7 +54,7 @@ pub struct Hints {
     pub init_system: Option<InitSystem>,
     /// Directory that the engine removes when the container (not only its process) is removed.
     pub owner_dir: PathBuf,
-    /// What the host has of its kernel's modules and headers.
+    /// What the host has of its kernel's modules, headers and configuration.
     pub kernel_files: Vec<PathBuf>,
 }
 
@@ -84,7 +85,8 @@ pub fn hints(loaded: &Loaded, options: &Options) -> Result<Hints, Error> {
 }
 
 /// Directories below `root` with the modules of this kernel, and its headers where Debian, Red Hat and
-/// Arch put them.
+/// Arch put them; and the file that says how it was built, if everybody may read it: `kubeadm` refuses a
+/// kernel of which it finds none.
 fn kernel_files(root: &Path, uname: &rustix::system::Uname) -> Vec<PathBuf> {
     let release = uname.release().to_string_lossy();
     let modules = PathBuf::from(format!("/lib/modules/{release}"));
@@ -102,6 +104,9 @@ fn kernel_files(root: &Path, uname: &rustix::system::Uname) -> Vec<PathBuf> {
             found.push(path);
         }
     }
+    let config = PathBuf::from(format!("/boot/config-{release}"));
+    let for_everybody = |file: std::fs::Metadata| file.is_file() && file.mode() & 0o004 != 0;
+    found.extend(Some(config).filter(|path| below(path).metadata().is_ok_and(for_everybody)));
     found
 }
 
@@ -334,6 +339,15 @@ mod tests {
         link("build", &headers);
         link("source", "/usr/src/common");
         let found = kernel_files(dir.path(), &uname);
-        assert_eq!(found, [modules, headers, "/usr/src/common".into()].map(PathBuf::from));
+        let directories = [modules, headers, "/usr/src/common".into()].map(PathBuf::from);
+        assert_eq!(found, directories);
+
+        let config = format!("/boot/config-{release}");
+        std::fs::create_dir(dir.path().join("boot")).unwrap();
+        std::fs::write(dir.path().join(&config[1..]), "CONFIG_NET=y\n").unwrap();
+        assert_eq!(kernel_files(dir.path(), &uname)[3..], [PathBuf::from(config.clone())]);
+        let secret = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(dir.path().join(&config[1..]), secret).unwrap();
+        assert_eq!(kernel_files(dir.path(), &uname), directories, "only for the host's root");
     }
 }
