@@ -4,7 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use sysbox_tests::{
-    BUSYBOX, Container, Engine, Feature, Running, TRIXIE, World, shared, wait_until,
+    BOOKWORM, BUSYBOX, Container, Engine, Feature, Running, TRIXIE, World, cannot_run, shared,
+    wait_until,
 };
 
 #[test]
@@ -52,6 +53,43 @@ fn cpu_limit_slows() {
 fn minutes_and_seconds(text: &str) -> f64 {
     let (minutes, seconds) = text.trim_end_matches('s').split_once('m').unwrap();
     minutes.parse::<f64>().unwrap() * 60.0 + seconds.parse::<f64>().unwrap()
+}
+
+/// As on a machine of its own: inner engines give scores below 0 to what is to be killed last. But what the
+/// operator wants to be killed first stays so.
+#[test]
+fn oom_scores_can_be_lowered_inside() {
+    let _world = shared();
+    if !may_lower_oom_scores() {
+        let reason = "this machine's root has no CAP_SYS_RESOURCE";
+        return cannot_run("limits::oom_scores_can_be_lowered_inside", reason);
+    }
+    let lower =
+        |score| format!("cat /proc/1/oom_score_adj && echo {score} >/proc/self/oom_score_adj");
+    let container = Container::sleeping::<&str>([]);
+    assert_eq!(container.sh(&lower("-999")).ok(), "0");
+    container.sh(&lower("-1000")).fails();
+    // By init's children, too, not only by an exec.
+    let printed = Container::new(BUSYBOX).sh("echo -998 >/proc/self/oom_score_adj && echo done");
+    assert_eq!(printed.ok(), "done");
+
+    let first = Container::sleeping(["--oom-score-adj", "300"]);
+    assert_eq!(first.sh(&lower("300")).ok(), "300");
+    first.sh(&lower("299")).fails();
+    let last = Container::sleeping(["--oom-score-adj", "-500"]);
+    assert_eq!(last.sh(&lower("-999")).ok(), "-500");
+
+    let system = Container::booted::<&str>(BOOKWORM, []);
+    system.sh("docker load --input /opt/busybox.tar").ok();
+    let run = format!("docker run --rm --oom-score-adj -500 {BUSYBOX} cat /proc/1/oom_score_adj");
+    assert_eq!(system.sh(&run).ok(), "-500");
+}
+
+/// Whether root of this machine has the capability for it, number 24.
+fn may_lower_oom_scores() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap();
+    u64::from_str_radix(line.trim(), 16).unwrap() & (1 << 24) != 0
 }
 
 #[test]

@@ -74,9 +74,12 @@ step_main_job() {
     inside docker load --input /opt/busybox.tar
     equal 'an inner container' hello "$(inner_hello)"
     inside cat /proc/self/uid_map | grep -v '^ *0 *0 '
-    # The kernel's modules are the host's, and still not what systemd makes device nodes by.
+    # The kernel's modules and configuration are the host's, and the former still not what systemd makes device nodes by.
     inside test -d "/lib/modules/$(uname -r)/kernel"
+    inside grep -q CONFIG_NAMESPACES=y "/boot/config-$(uname -r)"
     equal 'modes of devices' '666 666' "$(inside stat -c %a /dev/fuse /dev/net/tun | xargs)"
+    # What inner engines give to what is to be killed last, such as the pods of Kubernetes.
+    equal 'the OOM score of an inner container' -998 "$(inside docker run --rm --oom-score-adj -998 sysbox-busybox cat /proc/self/oom_score_adj)"
 }
 
 # The administrator's command finds nothing to complain about.

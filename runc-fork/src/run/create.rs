@@ -146,7 +146,7 @@ pub fn create(request: &Request) -> Result<Created> {
     }
     // Not before: the process that enters has lost host root's rights over what is not its own.
     limits::delegate_cgroup(&cgroup, &plan)?;
-    limits::apply_to_process(pid, &plan.process)?;
+    limits::apply_to_process(pid, &plan.process, prepared.options.system_container)?;
     own_standard_streams(plan.ids.host_uid(plan.process.uid), plan.ids.host_gid(plan.process.gid));
     timer.mark("launch");
     crash::point("create.init");

@@ -113,7 +113,7 @@ pub fn exec(directory: &Directory, request: &Request) -> Result<i32> {
         }
         subcgroup::enter(&state.cgroup, &places, pid)?;
         rdt::add_exec(directory, pid)?;
-        limits::apply_to_process(pid, &plan)?;
+        limits::apply_to_process(pid, &plan, state.system_container)?;
         own_standard_streams(state.ids.host_uid(plan.uid), state.ids.host_gid(plan.gid));
         crash::point("exec.born");
         channel.send("go", "")?;

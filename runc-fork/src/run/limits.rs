@@ -1,7 +1,5 @@
 //! What the host side sets for a new process from outside: cgroup limits, rlimits, OOM score.
 
-use std::fs;
-
 use anyhow::{Context, Result};
 use oci_spec::runtime as oci;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
@@ -10,6 +8,7 @@ use sysbox_cgroups::{Cgroup, Placeholder, device_rules};
 use sysbox_kernel::ns::is_on_the_host;
 use sysbox_kernel::schedule::{set_io_priority, set_scheduling};
 
+use super::oom;
 use crate::log;
 use crate::plan::{Plan, ProcessPlan, Schedule};
 
@@ -64,8 +63,8 @@ pub fn delegate_cgroup(cgroup: &Cgroup, plan: &Plan) -> Result<()> {
     cgroup.delegate(uid, gid).context("delegate the cgroup")
 }
 
-/// Resource limits and OOM score of a process that has not started its program yet.
-pub fn apply_to_process(pid: i32, process: &ProcessPlan) -> Result<()> {
+/// Resource limits, OOM score and scheduling of a process that has not started its program yet.
+pub fn apply_to_process(pid: i32, process: &ProcessPlan, system_container: bool) -> Result<()> {
     let target = Pid::from_raw(pid);
     for (name, soft, hard) in &process.rlimits {
         let resource = resource(name)
@@ -76,9 +75,7 @@ pub fn apply_to_process(pid: i32, process: &ProcessPlan) -> Result<()> {
             format!("set RLIMIT_{name} to {soft}:{hard} (process.rlimits); raising a hard limit needs CAP_SYS_RESOURCE")
         })?;
     }
-    if let Some(score) = process.oom_score_adj {
-        set_oom_score(pid, score)?;
-    }
+    oom::set_score(pid, process.oom_score_adj, system_container)?;
     apply_schedule(pid, &process.schedule)
 }
 
@@ -129,19 +126,6 @@ fn cpu_set(cpus: &[u32]) -> CpuSet {
 fn mask(cpus: &[u32]) -> String {
     let bits = cpus.iter().filter(|cpu| **cpu < 128).fold(0_u128, |bits, cpu| bits | 1 << cpu);
     format!("{bits:#x}")
-}
-
-fn set_oom_score(pid: i32, score: i32) -> Result<()> {
-    let path = format!("/proc/{pid}/oom_score_adj");
-    match fs::write(&path, score.to_string()) {
-        // Lowering needs CAP_SYS_RESOURCE, which a confined host (a nested one, a hardened
-        // service) may lack. The container is then only *more* likely to be chosen.
-        Err(e) if e.kind() == std::io::ErrorKind::PermissionDenied => {
-            log::warn(&format!("{path} stays as it is: setting {score} needs CAP_SYS_RESOURCE"));
-            Ok(())
-        }
-        other => other.with_context(|| format!("write {score} to {path} (process.oomScoreAdj)")),
-    }
 }
 
 fn resource(name: &str) -> Option<Resource> {

@@ -17,6 +17,7 @@ pub mod namespaces;
 mod netdev;
 mod netlink;
 pub mod notify;
+mod oom;
 pub mod process;
 pub mod rdt;
 pub mod sealed;
