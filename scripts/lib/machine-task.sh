@@ -35,13 +35,22 @@ test_task() {
     local task=$1 version
     shift
     mkdir -p "$task/newer"
-    cp "$TOP"/tests/machine/{run,lib.sh,steps.sh,variants.sh} "$task"
+    cp "$TOP"/tests/machine/{run,lib.sh,steps.sh,variants.sh,kubernetes.sh} "$task"
     make_package "$task/target/package"
     version=$(dpkg-deb --field "$task"/target/package/*.deb Version)
     # Not compressed, which would take longer than all that is done with it.
     DPKG_DEB_COMPRESSOR_TYPE=none "$TOP/scripts/package" --bin "$BIN" --out "$task/newer" --version "$version+1" >/dev/null
     readme_commands 2 >"$task/readme-commands"
     if [ $# -gt 0 ]; then printf '%s\n' "$@"; else machine_steps; fi >"$task/steps"
+}
+
+# The steps of tests/machine/kubernetes, with the images that they take.
+kubernetes_task() {
+    local images
+    images=$(kubernetes_dir "$BIN") || return 1
+    test_task "$1" install 'kubernetes_inside 3000' 'kubernetes_runtime_class 3000'
+    mkdir -p "$1/kubernetes"
+    cp "$images"/*.tar "$1/kubernetes"
 }
 
 # Steps that `scripts/test --machine`, and so CI, leaves to `--matrix`: what they show changes seldom, and the

@@ -3,6 +3,8 @@
 . ./lib.sh
 # shellcheck source=tests/machine/variants.sh
 . ./variants.sh
+# shellcheck source=tests/machine/kubernetes.sh
+. ./kubernetes.sh
 
 # The steps, in the order in which they make sense. Each runs in a bash with `set -e`.
 
