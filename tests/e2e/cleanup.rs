@@ -66,15 +66,18 @@ fn an_engine_killed_during_create_leaves_nothing() {
             })
             .collect();
         std::thread::sleep(Duration::from_millis(delay));
-        for daemon in ["dockerd", "containerd"] {
-            let file = world.dir.join("pid").join(daemon);
-            let pid = std::fs::read_to_string(&file).unwrap();
-            Cmd::new("kill", ["-KILL", pid.trim()]).ok();
+        let engine = ["dockerd", "containerd"].map(daemons::pid_of);
+        for pid in &engine {
+            Cmd::new("kill", ["-KILL", pid]).ok();
         }
         for client in &mut clients {
             let _ = client.wait();
         }
-        restart_engine(&world);
+        // One that still dies, on a busy machine, would not be started again.
+        for pid in &engine {
+            daemons::wait_dead(pid);
+        }
+        daemons::start(&[]);
         for name in &names {
             Cmd::docker(["rm", "--force", name]).run();
         }
@@ -109,10 +112,4 @@ fn remove_forgotten(world: &World) {
             Cmd::new("umount", [mount]).ok();
         }
     }
-}
-
-fn restart_engine(world: &World) {
-    let script = std::env::var("SYSBOX_WORLD_SCRIPT").expect("SYSBOX_WORLD_SCRIPT is set");
-    let dir = world.dir.to_str().expect("a path in UTF-8");
-    Cmd::new(&script, ["start", dir]).ok();
 }
