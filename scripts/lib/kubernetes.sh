@@ -18,6 +18,7 @@ kubernetes_dir() {
     local dir
     dir=$IMAGE_CACHE/kubernetes-$(kubernetes_hash)
     if [ ! -s "$dir/node.tar" ]; then
+        [ "$(command -v make rsync | wc -l)" -eq 2 ] || die 'Kubernetes is built with make and rsync' 'apt-get install make rsync'
         rm -rf "$IMAGE_CACHE"/kubernetes-*
         mkdir -p "$dir.new/build"
         # shellcheck disable=SC2034
@@ -60,7 +61,6 @@ node_root() {
         --customize-hook="upload '$files/network.conflist' /etc/cni/net.d/network.conflist" \
         --customize-hook="upload '$files/containerd.toml' /etc/containerd/config.toml" \
         --customize-hook="upload '$files/kubelet.service' /etc/systemd/system/kubelet.service" \
-        --customize-hook="upload '$files/kubeadm.yaml' /etc/kubeadm.yaml" \
         --customize-hook='chmod 755 "$1/usr/bin/crictl"; chroot "$1" systemctl --quiet enable kubelet.service' \
         --customize-hook='echo "net.ipv4.ip_forward = 1" >"$1/etc/sysctl.d/kubernetes.conf"' \
         --customize-hook='rm -f "$1/etc/hostname" "$1/etc/resolv.conf"; : >"$1/etc/machine-id"'

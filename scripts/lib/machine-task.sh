@@ -50,7 +50,7 @@ kubernetes_task() {
     images=$(kubernetes_dir "$BIN") || return 1
     test_task "$1" install 'kubernetes_inside 3000' 'kubernetes_runtime_class 3000'
     mkdir -p "$1/kubernetes"
-    cp "$images"/*.tar "$1/kubernetes"
+    cp "$images"/*.tar "$TOP/tests/machine/kubeadm.yaml" "$1/kubernetes"
 }
 
 # Steps that `scripts/test --machine`, and so CI, leaves to `--matrix`: what they show changes seldom, and the

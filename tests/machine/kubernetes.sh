@@ -67,10 +67,11 @@ step_kubernetes_runtime_class() {
 # What a node has beside Debian's own packages, from the image of one.
 become_node() {
     local id
+    docker load --quiet --input kubernetes/node.tar
     id=$(docker create sysbox-kubernetes)
     docker export "$id" | tar -C / --keep-directory-symlink --wildcards -x usr/bin/kubelet usr/bin/kubeadm usr/bin/kubectl usr/bin/crictl \
         usr/sbin/conntrack 'usr/lib/x86_64-linux-gnu/lib*conntrack.so*' 'usr/lib/x86_64-linux-gnu/libnfnetlink.so*' usr/lib/cni \
-        etc/cni/net.d etc/containerd/config.toml etc/systemd/system/kubelet.service etc/kubeadm.yaml
+        etc/cni/net.d etc/containerd/config.toml etc/systemd/system/kubelet.service
     docker rm "$id"
     # The machine has no network, and nobody who answers to names.
     : >>/etc/resolv.conf
@@ -85,7 +86,7 @@ become_node() {
 
 # make_cluster ADDRESS: kubeadm's checks, and all that it does but the name server, which no package has.
 make_cluster() {
-    on_node sed -i "s/ADDRESS/$1/" /etc/kubeadm.yaml
+    sed "s/ADDRESS/$1/" kubernetes/kubeadm.yaml | on_node tee /etc/kubeadm.yaml
     on_node kubeadm init --config /etc/kubeadm.yaml --skip-phases addon/coredns
     on_node kubectl wait --for condition=Ready --timeout 600s node/node
     eventually 600 on_node kubectl get serviceaccount default
