@@ -18,16 +18,16 @@ kubernetes_dir() {
     local dir
     dir=$IMAGE_CACHE/kubernetes-$(kubernetes_hash)
     if [ ! -s "$dir/node.tar" ]; then
-        [ "$(command -v make rsync | wc -l)" -eq 2 ] || die 'Kubernetes is built with make and rsync' 'apt-get install make rsync'
+        [ "$(command -v make rsync | wc -l)" -eq 2 ] || die 'Kubernetes is built with make and rsync' 'install them: apt-get install make rsync'
         rm -rf "$IMAGE_CACHE"/kubernetes-*
         mkdir -p "$dir.new/build"
         # shellcheck disable=SC2034
         STEP_LOG=$dir.new/log
         {
             step 'building Kubernetes' 'is the Debian mirror reachable?' "$TOP/scripts/lib/kubernetes-build" "$dir.new/build"
-            step 'installing what its control plane needs' '' control_root "$dir.new/build/bin" "$dir.new/control-root.tar"
-            step 'installing a node' '' node_root "$dir.new/build/bin" "$dir.new/node-root.tar"
-            step 'making images' '' kubernetes_images "$dir.new" "$1"
+            step 'installing what its control plane needs' 'is the Debian mirror reachable?' control_root "$dir.new/build/bin" "$dir.new/control-root.tar"
+            step 'installing a node' 'is the Debian mirror reachable?' node_root "$dir.new/build/bin" "$dir.new/node-root.tar"
+            step 'making images' 'does scripts/world start an engine here?' kubernetes_images "$dir.new" "$1"
         } >&2
         rm -rf "$dir.new"/{build,control-root.tar,node-root.tar}
         mv "$dir.new" "$dir"
@@ -66,18 +66,18 @@ node_root() {
         --customize-hook='rm -f "$1/etc/hostname" "$1/etc/resolv.conf"; : >"$1/etc/machine-id"'
 }
 
-# kubernetes_images DIRECTORY BIN: in a process of its own, with a private engine that ends whatever happens.
+# kubernetes_images DIRECTORY BIN: in a process of its own, with a private engine that ends whatever happens. (`set -e`
+# has no effect in what a caller asks for its status.)
 kubernetes_images() (
-    set -euo pipefail
     scratch=$(mktemp -d /var/tmp/sysbox-images.XXXXXX)
     trap 'world_down "$scratch"; rm -rf "$scratch"' EXIT
     export DOCKER_HOST=unix://$scratch/docker.sock DOCKER_CONFIG=$scratch/cli
-    world_up "$(machine_view)" "$scratch" "$2"
+    world_up "$(machine_view)" "$scratch" "$2" || exit 1
     path='ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin'
-    docker import --change "$path" --change 'ENTRYPOINT ["busybox", "sleep", "1000000000"]' "$1/control-root.tar" control
-    for name in "${CONTROL_IMAGES[@]}"; do docker tag control "k8s.gcr.io/$name"; done
-    load_image busybox
-    docker save --output "$1/control.tar" "${CONTROL_IMAGES[@]/#/k8s.gcr.io/}" "$(image_tag busybox)"
-    docker import --change "$path" --change 'CMD ["/sbin/init"]' "$1/node-root.tar" sysbox-kubernetes
-    docker save --output "$1/node.tar" sysbox-kubernetes
+    docker import --change "$path" --change 'ENTRYPOINT ["busybox", "sleep", "1000000000"]' "$1/control-root.tar" control || exit 1
+    for name in "${CONTROL_IMAGES[@]}"; do docker tag control "k8s.gcr.io/$name" || exit 1; done
+    load_image busybox &&
+        docker save --output "$1/control.tar" "${CONTROL_IMAGES[@]/#/k8s.gcr.io/}" "$(image_tag busybox)" &&
+        docker import --change "$path" --change 'CMD ["/sbin/init"]' "$1/node-root.tar" sysbox-kubernetes &&
+        docker save --output "$1/node.tar" sysbox-kubernetes
 )

@@ -44,7 +44,7 @@ test_task() {
     if [ $# -gt 0 ]; then printf '%s\n' "$@"; else machine_steps; fi >"$task/steps"
 }
 
-# The steps of tests/machine/kubernetes, with the images that they take.
+# The steps of tests/machine/kubernetes.sh, with the images that they take.
 kubernetes_task() {
     local images
     images=$(kubernetes_dir "$BIN") || return 1

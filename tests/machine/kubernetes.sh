@@ -11,6 +11,7 @@ step_kubernetes_inside() {
         --volume "$PWD/kubernetes:/images:ro" sysbox-kubernetes
     on_node() { docker exec --interactive --env KUBECONFIG=/etc/kubernetes/admin.conf "$MAIN" "$@"; }
     eventually 600 sh -c "docker exec $MAIN systemctl is-system-running | grep -E 'running|degraded|starting'"
+    eventually 300 on_node ctr version
     on_node ctr --namespace k8s.io images import /images/control.tar
     make_cluster "$(docker inspect --format '{{.NetworkSettings.IPAddress}}' "$MAIN")"
     equal 'units of the node that failed' '' "$(on_node systemctl --failed --no-legend)"
